@@ -1,0 +1,12 @@
+# What penstock needs. cmake/install_dependencies.sh installs all of it on Debian.
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(liburing REQUIRED IMPORTED_TARGET GLOBAL "liburing>=2.3")
+pkg_check_modules(libisal REQUIRED IMPORTED_TARGET GLOBAL libisal)
+pkg_check_modules(libxxhash REQUIRED IMPORTED_TARGET GLOBAL libxxhash)
+pkg_check_modules(numa REQUIRED IMPORTED_TARGET GLOBAL numa)
+find_package(nlohmann_json 3.11 REQUIRED)
+if(PENSTOCK_BENCH)
+  find_package(benchmark REQUIRED)
+endif()

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what penstock is built from, on Debian 12. Runs again without harm; needs root or sudo.
+#   install_dependencies.sh [build] [tests] [examples]     which sets; build is always included
+set -euo pipefail
+packages=(build-essential cmake ninja-build pkg-config libabsl-dev liburing-dev libnuma-dev libisal-dev libxxhash-dev
+          nlohmann-json3-dev libcli11-dev libbenchmark-dev)
+for set in "$@"; do
+  case $set in
+    build) ;;
+    tests) packages+=(catch2 clang-14 libclang-rt-14-dev libfuse3-dev fuse3 libseccomp-dev strace valgrind util-linux python3 python3-venv) ;;
+    examples) packages+=(libtorch-dev dataset-fashion-mnist python3) ;;
+    *) echo "install_dependencies.sh: unknown set '$set' (build, tests, examples)" >&2; exit 2 ;;
+  esac
+done
+missing=()
+for package in "${packages[@]}"; do
+  [ "$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null)" = "install ok installed" ] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || { echo "penstock: all packages are installed"; exit 0; }
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+  command -v sudo > /dev/null || { echo "penstock: these packages are missing and neither root nor sudo is at hand: ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+echo "penstock: installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
