@@ -22,7 +22,8 @@ struct ArenaOptions {
   int numa_node = -1;      // -1: unknown, first touch decides
   bool huge_pages = true;  // hugetlb where reserved, else MADV_HUGEPAGE
   bool guard_pages = false;  // PROT_NONE around the arena (debug)
-  // Pins (cudaHostRegister) the bytes; called per granule-aligned chunk before it is first handed out. Empty: host only.
+  // Pins (cudaHostRegister) the bytes; called per granule-aligned chunk before it is first handed out, by the thread that
+  // allocates, so by several at a time. After the first failure it is not called again. Empty: host only.
   std::function<absl::Status(void* address, size_t bytes)> pin;
   std::function<void(void* address)> unpin;
 };
@@ -45,7 +46,11 @@ struct ArenaReport {
   std::string pinning;  // "cudaHostRegister", "none (host only)", "failed: <why>; copies go through the driver's staging buffer"
 };
 
-// Thread-safe. Destroyed only when every run is back: checked, but for quarantined runs, whose arena is never unmapped.
+// Bytes in quarantine in the whole process, those of arenas that are gone already included: these are never given back.
+int64_t QuarantinedBytes();
+
+// Thread-safe. Destroyed only when every run is back: checked, but for quarantined runs, whose arena is never unmapped and
+// never unpinned. In a forked child the memory is not there (MADV_DONTFORK): Allocate fails, the destructor does nothing.
 class Arena {
  public:
   static absl::StatusOr<std::shared_ptr<Arena>> Create(const ArenaOptions& options);
@@ -53,8 +58,8 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // A run of `granules`, the most recently freed that fits; pages are touched (by the calling thread) and pinned on the
-  // first use of each. An invalid run where nothing fits while keeping `reserve_granules` free in one piece.
+  // A run of `granules`, from the most recently freed memory that fits; pages are touched (by the calling thread) and pinned on
+  // the first use of each. An invalid run where nothing fits while keeping `reserve_granules` free in one piece.
   Run Allocate(int32_t granules, int32_t reserve_granules = 0);
   void Free(const Run& run);
   // Marks a run as one that the kernel may still write to: counted, never reused until Reclaim.
