@@ -1,0 +1,285 @@
+// How fast is the whole job with a few io_uring rings, one to a thread? Each file takes separate steps: open, read, close. Opens go
+// through the ring into a table of direct descriptors whose index we choose (--open=ring), or are ordinary openat(2) on the ring's
+// thread with only the reads in the ring (--open=syscall). Bound by memory copies (warm, large files), by the path look-up and the
+// ring's own work (warm, small files), by the drive (cold).
+#include <fcntl.h>
+#include <liburing.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cinttypes>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "args.h"
+#include "base/align.h"
+#include "job.h"
+
+namespace penstock::bench {
+namespace {
+
+enum class OpenBy { kRing, kSyscall };
+enum class CloseBy {
+  kEach,     // a close of its own for each file; its slot is used again when that has completed
+  kReplace,  // the next open into the slot replaces the file, and the end of the ring closes the last ones
+};
+
+struct RingOptions {
+  OpenBy open_by = OpenBy::kRing;
+  CloseBy close_by = CloseBy::kEach;
+  int64_t depth = 64;         // files under way in one ring
+  int64_t submit_most = 32;   // entries given to the kernel at a time
+  int64_t reap_least = 1;     // completions waited for, where as many are under way
+  int64_t read_most = 0;      // bytes of one read
+  int64_t workers = 0;        // io-wq workers of one ring; 0: the kernel's default
+};
+
+class RingReader {
+ public:
+  RingReader(Job& job, const RingOptions& options)
+      : job_(job),
+        options_(options),
+        open_flags_(O_RDONLY | (job.options().direct ? O_DIRECT : 0)),
+        alignment_(job.options().direct ? job.options().alignment : 1),
+        slots_(static_cast<size_t>(options.depth)) {
+    io_uring_params params = {};
+    params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL;
+    const auto entries = static_cast<unsigned>(std::max(options.depth, options.submit_most));
+    int result = ::io_uring_queue_init_params(entries, &ring_, &params);
+    if (result == -EINVAL) {  // before Linux 6.1
+      params = {};
+      params.flags = IORING_SETUP_CLAMP;
+      result = ::io_uring_queue_init_params(entries, &ring_, &params);
+    }
+    if (result < 0) Die("io_uring_setup: %s", std::strerror(-result));
+    // Saves looking the ring's descriptor up on every call; not having it changes nothing else.
+    ::io_uring_register_ring_fd(&ring_);
+    if (options.open_by == OpenBy::kRing) {
+      result = ::io_uring_register_files_sparse(&ring_, static_cast<unsigned>(options.depth));
+      if (result < 0) Die("io_uring_register_files_sparse of %" PRId64 ": %s", options.depth, std::strerror(-result));
+    }
+    if (options.workers > 0) {
+      // Both classes, the unbounded one too.
+      unsigned most[2] = {static_cast<unsigned>(options.workers), static_cast<unsigned>(options.workers)};
+      ::io_uring_register_iowq_max_workers(&ring_, most);
+    }
+    for (size_t i = slots_.size(); i-- > 0;) free_.push_back(static_cast<uint32_t>(i));
+  }
+  ~RingReader() { ::io_uring_queue_exit(&ring_); }
+  RingReader(const RingReader&) = delete;
+  RingReader& operator=(const RingReader&) = delete;
+
+  void Run() {
+    for (;;) {
+      Start();
+      if (under_way_ == 0) return;
+      const unsigned wait_for = static_cast<unsigned>(std::min(options_.reap_least, under_way_));
+      Submit(wait_for);
+      Reap();
+    }
+  }
+
+ private:
+  enum Step : uint64_t { kOpen, kRead, kClose };
+  struct Slot {
+    Batch* batch = nullptr;
+    Batch::Sample* sample = nullptr;
+    int64_t got = 0;
+    int fd = -1;
+  };
+
+  // Claims samples for the free slots and sends each on its way.
+  void Start() {
+    while (!free_.empty()) {
+      // Waiting for a buffer is right only with nothing under way: a buffer may be waiting for us.
+      const bool idle = under_way_ == 0;
+      const Claim claim = job_.Next(std::min<int64_t>(static_cast<int64_t>(free_.size()), options_.submit_most), idle);
+      if (claim.count == 0) return;
+      for (int64_t i = claim.first; i < claim.first + claim.count; ++i) {
+        Batch::Sample& sample = claim.batch->samples[static_cast<size_t>(i)];
+        if (sample.bytes == 0) {
+          sample.got_bytes = 0;
+          job_.Done(*claim.batch, 1);
+          continue;
+        }
+        const uint32_t index = free_.back();
+        free_.pop_back();
+        slots_[index] = {claim.batch, &sample, 0, -1};
+        if (options_.open_by == OpenBy::kRing) {
+          PrepareOpen(index);
+        } else {
+          OpenNow(index);
+        }
+      }
+    }
+  }
+
+  // The caller sets the data after its io_uring_prep_*, which in some versions of liburing clears it.
+  static uint64_t Data(uint32_t index, Step step) { return uint64_t{index} << 2 | step; }
+
+  io_uring_sqe* Entry() {
+    // So far so many are ready: the kernel works on them while we make more.
+    if (static_cast<int64_t>(::io_uring_sq_ready(&ring_)) >= options_.submit_most) Submit(0);
+    io_uring_sqe* entry = ::io_uring_get_sqe(&ring_);
+    while (entry == nullptr) {
+      Submit(0);
+      entry = ::io_uring_get_sqe(&ring_);
+    }
+    ++under_way_;
+    return entry;
+  }
+
+  void PrepareOpen(uint32_t index) {
+    io_uring_sqe* entry = Entry();
+    const uint32_t id = slots_[index].sample->id;
+    // O_CLOEXEC is refused for a direct descriptor (io_uring_prep_openat_direct(3)).
+    ::io_uring_prep_openat_direct(entry, job_.list().FolderFd(id), job_.list().Name(id), open_flags_, 0, index);
+    entry->user_data = Data(index, kOpen);
+  }
+
+  void OpenNow(uint32_t index) {
+    Slot& slot = slots_[index];
+    const char* name = job_.list().Name(slot.sample->id);
+    slot.fd = ::openat(job_.list().FolderFd(slot.sample->id), name, open_flags_ | O_CLOEXEC);
+    if (slot.fd < 0) Die("open %s: %s", name, std::strerror(errno));
+    PrepareRead(index);
+  }
+
+  void PrepareRead(uint32_t index) {
+    io_uring_sqe* entry = Entry();
+    const Slot& slot = slots_[index];
+    // A direct read asks for whole blocks, and its place has room for them; the end of the file cuts it short.
+    const uint64_t want = AlignUp(static_cast<uint64_t>(std::min(slot.sample->bytes - slot.got, options_.read_most)), static_cast<uint64_t>(alignment_));
+    const bool is_direct_descriptor = options_.open_by == OpenBy::kRing;
+    ::io_uring_prep_read(entry, is_direct_descriptor ? static_cast<int>(index) : slot.fd, slot.batch->buffer + slot.sample->offset + slot.got,
+                         static_cast<unsigned>(want), static_cast<uint64_t>(slot.got));
+    if (is_direct_descriptor) entry->flags |= IOSQE_FIXED_FILE;
+    entry->user_data = Data(index, kRead);
+  }
+
+  void PrepareClose(uint32_t index) {
+    io_uring_sqe* entry = Entry();
+    ::io_uring_prep_close_direct(entry, index);
+    entry->user_data = Data(index, kClose);
+  }
+
+  void Submit(unsigned wait_for) {
+    const int result = wait_for > 0 ? ::io_uring_submit_and_wait(&ring_, wait_for) : ::io_uring_submit(&ring_);
+    if (result >= 0 || result == -EINTR) return;
+    if (result == -EAGAIN || result == -EBUSY) {  // the completion queue is full, or memory is short: make room first
+      Reap();
+      return;
+    }
+    Die("io_uring_enter: %s", std::strerror(-result));
+  }
+
+  void Reap() {
+    // Collected first: handling a completion may submit, and reap again inside.
+    io_uring_cqe* cqes[64];
+    unsigned count;
+    while ((count = ::io_uring_peek_batch_cqe(&ring_, cqes, 64)) > 0) {
+      struct {
+        uint64_t data;
+        int result;
+      } completed[64];
+      for (unsigned i = 0; i < count; ++i) completed[i] = {cqes[i]->user_data, cqes[i]->res};
+      ::io_uring_cq_advance(&ring_, count);
+      under_way_ -= count;
+      for (unsigned i = 0; i < count; ++i) {
+        Handle(static_cast<uint32_t>(completed[i].data >> 2), static_cast<Step>(completed[i].data & 3), completed[i].result);
+      }
+    }
+  }
+
+  void Handle(uint32_t index, Step step, int result) {
+    Slot& slot = slots_[index];
+    if (step == kClose) {
+      if (result < 0) Die("close of direct descriptor %u: %s", index, std::strerror(-result));
+      free_.push_back(index);
+      return;
+    }
+    const char* name = job_.list().Name(slot.sample->id);
+    if (result == -EINTR || result == -EAGAIN) {
+      step == kOpen ? PrepareOpen(index) : PrepareRead(index);
+      return;
+    }
+    if (result < 0) Die("%s %s: %s", step == kOpen ? "open" : "read", name, std::strerror(-result));
+    if (step == kOpen) {
+      PrepareRead(index);
+      return;
+    }
+    slot.got += result;
+    // A direct read that stops within a block has met the end of the file; the consumer names the shortfall.
+    if (result > 0 && slot.got < slot.sample->bytes && slot.got % alignment_ == 0) {
+      PrepareRead(index);
+      return;
+    }
+    slot.sample->got_bytes = slot.got;
+    job_.Done(*slot.batch, 1);
+    if (options_.open_by == OpenBy::kSyscall) {
+      ::close(slot.fd);
+      free_.push_back(index);
+    } else if (options_.close_by == CloseBy::kEach) {
+      PrepareClose(index);
+    } else {
+      free_.push_back(index);
+    }
+  }
+
+  Job& job_;
+  const RingOptions options_;
+  const int open_flags_;
+  const int64_t alignment_;
+  io_uring ring_;
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> free_;
+  int64_t under_way_ = 0;  // entries made whose completions have not been reaped
+};
+
+constexpr char kUsage[] =
+    "baseline_ring DIR [options]: shuffled epochs through io_uring, one ring to a thread, into batch buffers\n"
+    "  --rings N         threads, each with a ring (2)\n"
+    "  --depth N         files under way in each ring (64)\n"
+    "  --open ring|syscall    opens in the ring, or by openat(2) on its thread (ring)\n"
+    "  --close each|replace   with --open ring: a close for each file, or the next open replaces it (each)\n"
+    "  --submit N        entries given to the kernel at a time (32)\n"
+    "  --reap N          completions waited for at a time (1)\n"
+    "  --read-max SIZE   largest single read (512KiB with --direct, else 1GiB)\n"
+    "  --workers N       limit of each ring's kernel workers (the kernel's default)\n";
+
+int Main(int argc, char** argv) {
+  const std::string usage = absl::StrCat(kUsage, kJobUsage);
+  Args args(argc, argv, usage.c_str());
+  RingOptions ring;
+  const int64_t rings = args.Int("--rings", 2, 1, 1024);
+  ring.depth = args.Int("--depth", 64, 1, 4096);
+  const std::string open_by = args.Text("--open", "ring", {"ring", "syscall"});
+  const std::string close_by = args.Text("--close", "each", {"each", "replace"});
+  ring.open_by = open_by == "ring" ? OpenBy::kRing : OpenBy::kSyscall;
+  ring.close_by = close_by == "each" ? CloseBy::kEach : CloseBy::kReplace;
+  ring.submit_most = args.Int("--submit", 32, 1, 4096);
+  ring.reap_least = args.Int("--reap", 1, 1, 4096);
+  ring.read_most = args.Bytes("--read-max", 0);
+  ring.workers = args.Int("--workers", 0, 0, 4096);
+  Job job(ParseJobOptions(args));
+  // The block layer splits longer direct reads, and io_uring hands split ones to a worker.
+  if (ring.read_most == 0) ring.read_most = job.options().direct ? 512 << 10 : 1 << 30;
+  if (ring.read_most % job.options().alignment != 0) Die("--read-max: wanted a multiple of %" PRId64, job.options().alignment);
+  return job.Run("baseline_ring",
+                 {{"rings", absl::StrCat(rings)},
+                  {"depth", absl::StrCat(ring.depth)},
+                  {"open", absl::StrCat("\"", open_by, "\"")},
+                  {"close", absl::StrCat("\"", close_by, "\"")},
+                  {"submit", absl::StrCat(ring.submit_most)},
+                  {"reap", absl::StrCat(ring.reap_least)},
+                  {"read_max", absl::StrCat(ring.read_most)}},
+                 rings, [&](int64_t) { RingReader(job, ring).Run(); });
+}
+
+}  // namespace
+}  // namespace penstock::bench
+
+int main(int argc, char** argv) { return penstock::bench::Main(argc, argv); }
