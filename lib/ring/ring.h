@@ -50,6 +50,7 @@ struct RingCounters {
   int64_t chunks = 0;            // reads or writes issued; more than requests where they were cut or continued
   int64_t retries = 0;           // EINTR and EAGAIN on a chunk
   int64_t busy = 0;              // EBUSY or EAGAIN from the submission itself
+  int64_t direct_fallbacks = 0;  // requests that went on without O_DIRECT, which their file system refused
 };
 
 class Ring {

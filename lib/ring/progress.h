@@ -1,0 +1,133 @@
+// How far one request has come: which chunk to ask for next, and what the answer to a chunk means. All backends share it, so that
+// a short read, an interrupted one and the end of an object are the same everywhere.
+#ifndef PENSTOCK_RING_PROGRESS_H_
+#define PENSTOCK_RING_PROGRESS_H_
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/align.h"
+#include "base/check.h"
+#include "ring/ring.h"
+
+namespace penstock {
+
+struct Chunk {
+  std::byte* address = nullptr;
+  uint64_t offset_bytes = 0;
+  uint32_t length_bytes = 0;
+};
+
+class Progress {
+ public:
+  enum class Next : uint8_t { kTransfer, kReopenBuffered, kDone };
+
+  void Start(const Request& request) {
+    request_ = request;
+    done_bytes_ = 0;
+    chunks_ = retries_ = 0;
+    retries_in_a_row_ = 0;
+    error_number_ = 0;
+    stage_ = RequestStage::kTransfer;
+    direct_ = request.direct;
+    fell_back_ = false;
+  }
+
+  const Request& request() const { return request_; }
+
+  // False for a read or write of nothing, which is complete once the object is open.
+  bool HasTransfer() const { return request_.kind == RequestKind::kSync || request_.length_bytes > 0; }
+
+  // The next chunk. It is at most `bytes_max` long, but for the one that reaches need_bytes: that one takes the room beyond it
+  // along (up to kSlackBytes), since only so a file that has grown to `bytes_max` + 1 bytes is seen.
+  Chunk NextChunk(uint64_t bytes_max) const {
+    const uint64_t left = request_.length_bytes - done_bytes_;
+    const uint64_t needed = request_.need_bytes > done_bytes_ ? request_.need_bytes - done_bytes_ : 0;
+    if (request_.direct) bytes_max = std::max(AlignDown(bytes_max, kDirectBytes), kDirectBytes);
+    bytes_max = std::clamp<uint64_t>(bytes_max, 1, kChunkBytesMax);
+    const uint64_t length = needed <= bytes_max ? std::min(left, bytes_max + kSlackBytes) : bytes_max;
+    return {request_.destination + done_bytes_, request_.offset_bytes + done_bytes_, static_cast<uint32_t>(length)};
+  }
+
+  // Takes the result of a chunk: bytes, or a negative errno.
+  Next Advance(int64_t result) {
+    ++chunks_;
+    if (result > 0) {
+      PENSTOCK_CHECK(request_.length_bytes - done_bytes_ >= static_cast<uint64_t>(result), "more bytes came than were asked for");
+      done_bytes_ += static_cast<uint64_t>(result);
+      retries_in_a_row_ = 0;
+      return done_bytes_ >= request_.need_bytes ? Next::kDone : Next::kTransfer;
+    }
+    if (result == 0) return Next::kDone;  // the object ended, or it was a sync
+    if (result == -EINTR || result == -EAGAIN) {
+      // Neither is an error (signal(7), io_uring_enter(2)); but something that says EAGAIN for ever is none of our files.
+      ++retries_;
+      if (++retries_in_a_row_ <= kRetriesMax) return Next::kTransfer;
+    }
+    if (result == -EINVAL && direct_) {
+      // This file system takes no direct I/O at this place: an unaligned rest after a short read, or never.
+      direct_ = false;
+      fell_back_ = true;
+      return Next::kReopenBuffered;
+    }
+    Fail(static_cast<int>(-result), RequestStage::kTransfer);
+    return Next::kDone;
+  }
+
+  // True: the failed open is to be tried again without O_DIRECT.
+  bool OpenFallsBack(int error_number) {
+    if (error_number != EINVAL || !direct_) return false;
+    direct_ = false;
+    fell_back_ = true;
+    return true;
+  }
+
+  // True: the failed open is to be tried again as it was.
+  bool OpenRetries(int error_number) {
+    if (error_number != EINTR && error_number != EAGAIN) return false;
+    ++retries_;
+    return ++retries_in_a_row_ <= kRetriesMax;
+  }
+
+  void Fail(int error_number, RequestStage stage) {
+    error_number_ = error_number;
+    stage_ = stage;
+  }
+
+  void AddTo(RingCounters& counters) const {
+    ++counters.requests;
+    counters.chunks += chunks_;
+    counters.retries += retries_;
+    counters.direct_fallbacks += fell_back_ ? 1 : 0;
+  }
+
+  Completion ToCompletion(int64_t open_ns, int64_t transfer_ns) const {
+    return {request_.cookie, static_cast<int64_t>(done_bytes_), error_number_, stage_, open_ns, transfer_ns};
+  }
+
+  uint64_t done_bytes() const { return done_bytes_; }
+  int error_number() const { return error_number_; }
+  bool direct() const { return direct_; }  // how to open it now
+
+ private:
+  static constexpr uint64_t kDirectBytes = 4096;
+  static constexpr uint64_t kSlackBytes = 4096;
+  static constexpr uint64_t kChunkBytesMax = uint64_t{1} << 30;  // read(2) transfers at most 0x7ffff000 bytes
+  static constexpr uint32_t kRetriesMax = 128;
+
+  Request request_;
+  uint64_t done_bytes_ = 0;
+  uint32_t chunks_ = 0;
+  uint32_t retries_ = 0;
+  uint32_t retries_in_a_row_ = 0;
+  int error_number_ = 0;
+  RequestStage stage_ = RequestStage::kTransfer;
+  bool direct_ = false;
+  bool fell_back_ = false;
+};
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_RING_PROGRESS_H_

@@ -1,0 +1,598 @@
+// Each request holds one slot, and each slot one direct descriptor of the same index, which we choose ourselves: liburing 2.3 gets
+// IORING_FILE_INDEX_ALLOC wrong. A request is an open, then one or more transfers, as separate submissions: linked chains were
+// slower, since each link waits for the one before it to be completed and because an open that succeeds inline costs nothing
+// extra. There is no close: the next open into the slot replaces the file, and all are closed when the ring runs empty.
+//
+//   Enqueue -> todo_ -> [SQE: openat_direct] -> OnOpen -> todo_ -> [SQE: read] -> OnTransfer -> (todo_ again | ready_) -> Reap
+#include "ring/uring_ring.h"
+
+#include <liburing.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/align.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/fork_guard.h"
+#include "base/io_error.h"
+#include "base/unique_fd.h"
+#include "ring/index_queue.h"
+#include "ring/open_flags.h"
+#include "ring/poison.h"
+#include "ring/progress.h"
+
+namespace penstock {
+namespace {
+
+// Flags newer than the headers of liburing 2.3 may know; their values are kernel ABI (include/uapi/linux/io_uring.h).
+constexpr unsigned kSubmitAll = 1U << 7;
+constexpr unsigned kCoopTaskrun = 1U << 8;
+constexpr unsigned kTaskrunFlag = 1U << 9;
+constexpr unsigned kSingleIssuer = 1U << 12;
+constexpr unsigned kDeferTaskrun = 1U << 13;
+
+constexpr uint32_t kSqEntriesMax = 256;
+constexpr uint32_t kSqEntriesMin = 8;
+constexpr uint32_t kCqSlack = 4;         // beside one completion per request: the wake poll and answers to cancels
+constexpr size_t kSubmitBatch = 16;      // continuations pile up to so many before they are handed over without a wait: from 16 to 32
+                                         // on, a larger submission gains nothing (arXiv 2512.04859)
+constexpr int kBusyRetriesMax = 20;
+constexpr int64_t kBusyPauseNs = kNsPerMs / 2;
+
+enum class Op : uint64_t { kOpen = 0, kTransfer = 1, kWake = 2, kIgnore = 3 };
+constexpr int kOpBits = 2;
+constexpr int kSlotBits = 22;
+
+// The generation tells a request from the slot's next one, so that a late cancel cannot hit the wrong one.
+uint64_t UserData(Op op, uint32_t slot, uint64_t generation) {
+  return static_cast<uint64_t>(op) | uint64_t{slot} << kOpBits | generation << (kOpBits + kSlotBits);
+}
+Op OpOf(uint64_t user_data) { return static_cast<Op>(user_data & ((1U << kOpBits) - 1)); }
+uint32_t SlotOf(uint64_t user_data) { return static_cast<uint32_t>(user_data >> kOpBits) & ((1U << kSlotBits) - 1); }
+
+struct Slot {
+  enum class State : uint8_t { kFree, kOpening, kTransferring, kReady };
+
+  Progress progress;
+  State state = State::kFree;
+  bool in_kernel = false;   // an SQE of it was placed and its completion not yet seen
+  bool cancelled = false;
+  uint64_t generation = 0;
+  uint64_t user_data = 0;   // of that SQE
+  int64_t open_start_ns = 0;
+  int64_t transfer_start_ns = 0;
+  int64_t end_ns = 0;
+  OpenTarget target;
+  std::string scratch;      // keeps its memory: nothing is allocated per request
+};
+
+std::string FirstLine(const char* path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+bool SeccompFiltered() {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("Seccomp:", 0) == 0) return line.find('2') != std::string::npos;
+  }
+  return false;
+}
+
+uint64_t LimitOf(__rlimit_resource resource) {
+  rlimit limit{};
+  ::getrlimit(resource, &limit);
+  return limit.rlim_cur;
+}
+
+// What the kernel charges for a ring (Linux 6.14 and later): the two shared areas, in whole pages.
+uint64_t RingBytes(uint32_t sq_entries, uint32_t cq_entries) {
+  const uint64_t page = 4096;
+  return AlignUp(uint64_t{sq_entries} * 64, page) + AlignUp(320 + uint64_t{cq_entries} * 16 + uint64_t{sq_entries} * 4, page);
+}
+
+absl::Status SetupError(int error_number, uint32_t sq_entries, uint32_t cq_entries) {
+  const std::string failed = absl::StrCat("io_uring_setup: ", ErrnoText(error_number), ": ");
+  switch (error_number) {
+    case EPERM: {
+      const std::string disabled = FirstLine("/proc/sys/kernel/io_uring_disabled");
+      if (disabled == "2") return absl::UnavailableError(absl::StrCat(failed, "kernel.io_uring_disabled is 2; set it to 0 (sysctl), or use engine=threads"));
+      if (disabled == "1" && !SeccompFiltered()) {
+        return absl::UnavailableError(absl::StrCat(failed, "kernel.io_uring_disabled is 1 and this user is not in kernel.io_uring_group; add it, or use engine=threads"));
+      }
+      return absl::UnavailableError(absl::StrCat(failed, SeccompFiltered() ? "a seccomp filter forbids it, as the default profiles of container runtimes do" : "a security policy forbids it",
+                                                 "; allow io_uring_setup, io_uring_enter and io_uring_register in the profile, or use engine=threads"));
+    }
+    case ENOSYS:
+      return absl::UnavailableError(absl::StrCat(failed, SeccompFiltered() ? "a seccomp filter hides it; allow io_uring_setup, io_uring_enter and io_uring_register in the profile"
+                                                                           : "this kernel has no io_uring; it needs Linux 5.15 with CONFIG_IO_URING",
+                                                 ", or use engine=threads"));
+    case ENOMEM:
+      return absl::ResourceExhaustedError(absl::StrCat(failed, "a ring of ", sq_entries, " entries needs ", RingBytes(sq_entries, cq_entries), " bytes of locked memory; RLIMIT_MEMLOCK is ",
+                                                       LimitOf(RLIMIT_MEMLOCK), " bytes for all processes of this user together: raise it (ulimit -l), or use fewer streams or engine=threads"));
+    case EMFILE:
+    case ENFILE:
+      return absl::ResourceExhaustedError(absl::StrCat(failed, "RLIMIT_NOFILE is ", LimitOf(RLIMIT_NOFILE), ": raise it (ulimit -n)"));
+    default: return absl::UnavailableError(absl::StrCat(failed, "io_uring is not usable here; use engine=threads"));
+  }
+}
+
+class UringRing final : public Ring {
+ public:
+  UringRing(const ObjectStore& store, const RingOptions& options) : store_(store), options_(options) {}
+
+  absl::Status Init() {
+    const uint32_t wanted = static_cast<uint32_t>(std::clamp<size_t>(options_.capacity, 1, (1U << kSlotBits) - 1));
+    if (absl::Status status = Setup(wanted); !status.ok()) return status;
+    uint32_t capacity = std::min(wanted, features_.cq_entries - kCqSlack);
+    if (absl::Status status = RegisterFiles(capacity); !status.ok()) return status;
+    features_.capacity = capacity;
+    slots_ = std::vector<Slot>(capacity);
+    occupied_.assign(capacity, -1);
+    todo_.Reset(capacity);
+    ready_.Reset(capacity);
+    free_.reserve(capacity);
+    for (uint32_t i = capacity; i-- > 0;) free_.push_back(i);
+    cancels_.reserve(2 * capacity);
+
+    // Workers of both kinds, since a read on a descriptor that is not yet resolved is counted among the unbounded ones
+    // (io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS). Linux 5.15; where it fails, the kernel's own limits hold.
+    unsigned limits[2] = {static_cast<unsigned>(std::max(1, options_.io_worker_max)), static_cast<unsigned>(std::max(1, options_.io_worker_max))};
+    ::io_uring_register_iowq_max_workers(&ring_, limits);
+
+    wake_fd_.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!wake_fd_.valid()) return IoError(errno, "eventfd for waking a ring");
+    return absl::OkStatus();
+  }
+
+  ~UringRing() override {
+    if (fork_guard_.InForkedChild()) {
+      // The parent owns it; only our view goes.
+      if (made_) ::io_uring_queue_exit(&ring_);
+      return;
+    }
+    PENSTOCK_CHECK(in_flight() == 0, "a ring was destroyed with requests in flight: the kernel may still write into their memory");
+    if (made_) ::io_uring_queue_exit(&ring_);
+  }
+
+  bool Enqueue(const Request& request) override {
+    if (free_.empty()) return false;
+    CheckNotPoisoned(request);
+    const uint32_t index = free_.back();
+    free_.pop_back();
+    Slot& slot = slots_[index];
+    slot.progress.Start(request);
+    slot.cancelled = false;
+    ++slot.generation;
+    slot.open_start_ns = slot.transfer_start_ns = slot.end_ns = 0;
+    if (broken_ != 0) {
+      slot.progress.Fail(broken_, RequestStage::kOpen);
+      Finish(index);
+      return true;
+    }
+    absl::StatusOr<OpenTarget> target = store_.Target(request.object, slot.scratch);
+    if (!target.ok()) {
+      slot.progress.Fail(StatusToErrno(target.status()), RequestStage::kOpen);
+      Finish(index);
+      return true;
+    }
+    slot.target = *target;
+    slot.state = Slot::State::kOpening;
+    todo_.Push(index);
+    return true;
+  }
+
+  absl::Status Submit() override {
+    if (absl::Status status = Begin(); !status.ok()) return status;
+    for (int busy = 0; !todo_.empty() || !cancels_.empty() || ::io_uring_sq_ready(&ring_) > 0;) {
+      FillSq();
+      const int result = Enter(/*wait=*/false, 0);
+      if (broken_ != 0) return BrokenStatus();
+      if (result < 0) {
+        // Reap first: the kernel wants room for completions (EBUSY) or memory (EAGAIN). What is left goes with the next call.
+        ProcessCompletions();
+        if (++busy > kBusyRetriesMax) return absl::OkStatus();
+        Pause();
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  size_t Reap(absl::Span<Completion> out) override {
+    if (out.empty()) return 0;
+    if (Begin().ok()) {
+      ProcessCompletions();
+      if (todo_.size() >= kSubmitBatch || (ready_.empty() && (!todo_.empty() || NeedsEnter()))) {
+        FillSq();
+        if (Enter(/*wait=*/false, 0) >= 0) ProcessCompletions();
+      }
+    }
+    size_t count = 0;
+    while (count < out.size() && !ready_.empty()) {
+      const uint32_t index = ready_.Pop();
+      Slot& slot = slots_[index];
+      out[count++] = slot.progress.ToCompletion(slot.transfer_start_ns > 0 ? slot.transfer_start_ns - slot.open_start_ns : slot.open_start_ns > 0 ? slot.end_ns - slot.open_start_ns : 0,
+                                                slot.transfer_start_ns > 0 ? slot.end_ns - slot.transfer_start_ns : 0);
+      slot.progress.AddTo(counters_);
+      slot.state = Slot::State::kFree;
+      free_.push_back(index);
+    }
+    if (in_flight() == 0) CloseFiles();
+    return count;
+  }
+
+  absl::Status Wait(int64_t deadline_ns) override {
+    if (broken_ != 0 && !ready_.empty()) return absl::OkStatus();  // what failed is to be reaped first
+    if (absl::Status status = Begin(); !status.ok()) return status;
+    while (true) {
+      ProcessCompletions();
+      if (!ready_.empty()) {
+        if (todo_.size() >= kSubmitBatch) {
+          FillSq();
+          Enter(/*wait=*/false, 0);
+        }
+        return absl::OkStatus();
+      }
+      if (wake_pending_.exchange(false)) return absl::OkStatus();
+      const int64_t now_ns = MonotonicNs();
+      ArmWake();
+      FillSq();
+      const int result = now_ns < deadline_ns ? Enter(/*wait=*/true, deadline_ns - now_ns) : Enter(/*wait=*/false, 0);
+      if (broken_ != 0) {
+        if (!ready_.empty()) return absl::OkStatus();
+        return BrokenStatus();
+      }
+      if (now_ns >= deadline_ns) {
+        ProcessCompletions();
+        return absl::OkStatus();
+      }
+      if (result == -EBUSY || result == -EAGAIN) {
+        ProcessCompletions();
+        if (ready_.empty()) Pause();
+      }
+    }
+  }
+
+  void Wake() override {
+    if (wake_pending_.exchange(true)) return;
+    const uint64_t one = 1;
+    // It fails only when the counter is full, and then the poll has fired already.
+    [[maybe_unused]] const ssize_t written = ::write(wake_fd_.get(), &one, sizeof one);
+  }
+
+  void Cancel() override {
+    // What the kernel has not seen ends here; the rest is asked for by its own name, since "cancel all" would hit the wake poll.
+    for (size_t i = todo_.size(); i > 0; --i) {
+      const uint32_t index = todo_.Pop();
+      slots_[index].cancelled = true;
+      slots_[index].progress.Fail(ECANCELED, slots_[index].state == Slot::State::kOpening ? RequestStage::kOpen : RequestStage::kTransfer);
+      Finish(index);
+    }
+    for (Slot& slot : slots_) {
+      if (!slot.in_kernel || slot.cancelled) continue;
+      slot.cancelled = true;
+      cancels_.push_back(slot.user_data);
+    }
+    static_cast<void>(Submit());
+  }
+
+  size_t in_flight() const override { return slots_.size() - free_.size(); }
+  size_t capacity() const override { return slots_.size(); }
+  const char* name() const override { return "uring"; }
+  RingCounters counters() const override { return counters_; }
+  const UringFeatures& features() const { return features_; }
+
+ private:
+  absl::Status Setup(uint32_t capacity) {
+    // From the best to the plainest; EINVAL means that this kernel does not know a flag (io_uring_setup(2)). DEFER_TASKRUN runs
+    // completions when we ask for them and not in the middle of something else. R_DISABLED: the ring is made by whoever opens
+    // the loader and belongs to the thread that enables it.
+    const unsigned common = IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE;
+    const unsigned attempts[] = {
+        common | kSubmitAll | kSingleIssuer | kDeferTaskrun | kTaskrunFlag | IORING_SETUP_R_DISABLED,
+        common | kSubmitAll | kCoopTaskrun | kTaskrunFlag,
+        common | kSubmitAll,
+        common,
+    };
+    uint32_t sq_entries = std::min(std::bit_ceil(std::max(capacity, kSqEntriesMin)), kSqEntriesMax);
+    int error_number = 0;
+    for (size_t attempt = 0; attempt < std::size(attempts);) {
+      const uint32_t cq_entries = std::max(4 * sq_entries, sq_entries >= capacity ? 0 : std::bit_ceil(capacity + kCqSlack));
+      io_uring_params params{};
+      params.flags = attempts[attempt];
+      params.cq_entries = cq_entries;
+      error_number = -::io_uring_queue_init_params(sq_entries, &ring_, &params);
+      if (error_number == 0) {
+        made_ = true;
+        if ((params.features & IORING_FEAT_NODROP) == 0 || (params.features & IORING_FEAT_EXT_ARG) == 0) {
+          return absl::UnavailableError("io_uring: this kernel is too old: it needs Linux 5.15; use engine=threads");
+        }
+        disabled_ = (params.flags & IORING_SETUP_R_DISABLED) != 0;
+        features_.single_issuer = (params.flags & kSingleIssuer) != 0;
+        features_.coop_taskrun = (params.flags & kCoopTaskrun) != 0;
+        features_.submit_all = (params.flags & kSubmitAll) != 0;
+        features_.sq_entries = params.sq_entries;
+        features_.cq_entries = params.cq_entries;
+        return absl::OkStatus();
+      }
+      if (error_number == EINTR) continue;
+      if (error_number == EINVAL) {
+        ++attempt;
+      } else if (error_number == ENOMEM && sq_entries > kSqEntriesMin) {
+        sq_entries /= 2;
+        capacity = std::min(capacity, 4 * sq_entries - kCqSlack);
+      } else {
+        return SetupError(error_number, sq_entries, cq_entries);
+      }
+    }
+    return SetupError(error_number, sq_entries, 4 * sq_entries);
+  }
+
+  // The table of direct descriptors; it may not be larger than RLIMIT_NOFILE (io_uring_register(2)).
+  absl::Status RegisterFiles(uint32_t& capacity) {
+    while (true) {
+      const int error_number = -::io_uring_register_files_sparse(&ring_, capacity);
+      if (error_number == 0) return absl::OkStatus();
+      if (error_number == EINTR) continue;
+      if ((error_number == EMFILE || error_number == ENOMEM) && capacity > kSqEntriesMin) {
+        capacity /= 2;
+        continue;
+      }
+      if (error_number == EMFILE) {
+        return absl::ResourceExhaustedError(absl::StrCat("io_uring_register of ", capacity, " direct descriptors: ", ErrnoText(error_number), ". RLIMIT_NOFILE is ", LimitOf(RLIMIT_NOFILE),
+                                                         ": raise it (ulimit -n)"));
+      }
+      if (error_number == EPERM || error_number == ENOSYS) {
+        return absl::UnavailableError(absl::StrCat("io_uring_register: ", ErrnoText(error_number),
+                                                   ": a security policy forbids it; allow io_uring_setup, io_uring_enter and io_uring_register in the profile, or use engine=threads"));
+      }
+      return absl::UnavailableError(absl::StrCat("io_uring_register of direct descriptors: ", ErrnoText(error_number), ": it needs Linux 5.19; use engine=threads"));
+    }
+  }
+
+  // The first call of the owning thread.
+  absl::Status Begin() {
+    if (begun_) return broken_ == 0 ? absl::OkStatus() : BrokenStatus();
+    if (fork_guard_.InForkedChild()) return absl::FailedPreconditionError("this ring belongs to the parent process; open a new loader after fork()");
+    begun_ = true;
+    if (disabled_) {
+      // liburing 2.3 declares io_uring_enable_rings and does not export it.
+      if (::syscall(__NR_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) != 0) {
+        Break(errno);
+        return BrokenStatus();
+      }
+    }
+    ::io_uring_register_ring_fd(&ring_);  // saves the kernel a look-up per call; at most 16 per thread, so it may fail
+    return absl::OkStatus();
+  }
+
+  // Turns waiting work into SQEs, as long as there is room.
+  void FillSq() {
+    if (todo_.empty() && cancels_.empty()) return;
+    const int64_t now_ns = MonotonicNs();
+    while (!todo_.empty()) {
+      io_uring_sqe* const sqe = ::io_uring_get_sqe(&ring_);
+      if (sqe == nullptr) return;
+      const uint32_t index = todo_.Pop();
+      Slot& slot = slots_[index];
+      const Request& request = slot.progress.request();
+      if (slot.state == Slot::State::kOpening) {
+        if (slot.open_start_ns == 0) slot.open_start_ns = now_ns;
+        ::io_uring_prep_openat_direct(sqe, slot.target.dir_fd, slot.target.path, OpenFlags(request.kind, slot.progress.direct()), 0, index);
+        slot.user_data = UserData(Op::kOpen, index, slot.generation);
+      } else {
+        if (slot.transfer_start_ns == 0) slot.transfer_start_ns = now_ns;
+        const int file = static_cast<int>(index);
+        if (request.kind == RequestKind::kSync) {
+          ::io_uring_prep_fsync(sqe, file, 0);
+        } else {
+          const Chunk chunk = slot.progress.NextChunk(options_.read_bytes_max);
+          if (request.kind == RequestKind::kRead) {
+            ::io_uring_prep_read(sqe, file, chunk.address, chunk.length_bytes, chunk.offset_bytes);
+          } else {
+            ::io_uring_prep_write(sqe, file, chunk.address, chunk.length_bytes, chunk.offset_bytes);
+          }
+        }
+        sqe->flags |= IOSQE_FIXED_FILE;
+        slot.user_data = UserData(Op::kTransfer, index, slot.generation);
+      }
+      sqe->user_data = slot.user_data;
+      slot.in_kernel = true;
+    }
+    while (!cancels_.empty()) {
+      io_uring_sqe* const sqe = ::io_uring_get_sqe(&ring_);
+      if (sqe == nullptr) return;
+      ::io_uring_prep_cancel64(sqe, cancels_.back(), 0);
+      sqe->user_data = UserData(Op::kIgnore, 0, 0);
+      cancels_.pop_back();
+    }
+  }
+
+  // One io_uring_enter: hands over what FillSq placed, runs waiting completions and, if `wait`, sleeps for one. EINTR and a passed
+  // timeout are no errors; EAGAIN and EBUSY are counted and returned; anything else breaks the ring.
+  int Enter(bool wait, int64_t timeout_ns) {
+    if (::io_uring_sq_ready(&ring_) > 0) ++counters_.submissions;
+    int result;
+    if (wait) {
+      io_uring_cqe* cqe = nullptr;
+      __kernel_timespec timeout{timeout_ns / kNsPerSecond, timeout_ns % kNsPerSecond};
+      result = ::io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout, nullptr);
+    } else {
+      result = ::io_uring_submit_and_get_events(&ring_);
+    }
+    if (result >= 0 || result == -ETIME || result == -EINTR) return 0;
+    if (result == -EAGAIN || result == -EBUSY || result == -ENOMEM) {
+      ++counters_.busy;
+      return result == -ENOMEM ? -EAGAIN : result;
+    }
+    Break(-result);
+    return result;
+  }
+
+  bool NeedsEnter() const { return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)) != 0; }
+
+  void ProcessCompletions() {
+    const unsigned waiting = ::io_uring_cq_ready(&ring_);
+    if (waiting == 0) return;
+    const int64_t now_ns = MonotonicNs();
+    unsigned head;
+    unsigned count = 0;
+    io_uring_cqe* cqe;
+    io_uring_for_each_cqe(&ring_, head, cqe) {
+      ++count;
+      const uint32_t index = SlotOf(cqe->user_data);
+      switch (OpOf(cqe->user_data)) {
+        case Op::kOpen: OnOpen(index, cqe->res); break;
+        case Op::kTransfer: OnTransfer(index, cqe->res, now_ns); break;
+        case Op::kWake: OnWake(); break;
+        case Op::kIgnore: break;
+      }
+      if (count == waiting) break;  // the clock was read for these
+    }
+    ::io_uring_cq_advance(&ring_, count);
+  }
+
+  Slot& Arrived(uint32_t index) {
+    PENSTOCK_CHECK(index < slots_.size() && slots_[index].in_kernel, "a completion came that nothing was submitted for");
+    slots_[index].in_kernel = false;
+    return slots_[index];
+  }
+
+  void OnOpen(uint32_t index, int result) {
+    Slot& slot = Arrived(index);
+    if (result >= 0) occupied_count_ += occupied_[index] < 0 ? 1 : 0, occupied_[index] = 0;
+    if (slot.cancelled) {
+      slot.progress.Fail(ECANCELED, RequestStage::kOpen);
+      return Finish(index);
+    }
+    if (result < 0) {
+      if (slot.progress.OpenFallsBack(-result) || slot.progress.OpenRetries(-result)) return todo_.Push(index);
+      slot.progress.Fail(-result, RequestStage::kOpen);
+      return Finish(index);
+    }
+    if (!slot.progress.HasTransfer()) return Finish(index);
+    slot.state = Slot::State::kTransferring;
+    todo_.Push(index);
+  }
+
+  void OnTransfer(uint32_t index, int result, int64_t now_ns) {
+    Slot& slot = Arrived(index);
+    slot.end_ns = now_ns;
+    if (slot.cancelled && (result == -EINTR || result == -EAGAIN)) result = -ECANCELED;
+    Progress::Next next = slot.progress.Advance(result);
+    if (next != Progress::Next::kDone && slot.cancelled) {
+      slot.progress.Fail(ECANCELED, RequestStage::kTransfer);
+      next = Progress::Next::kDone;
+    }
+    if (next == Progress::Next::kDone) return Finish(index);
+    if (next == Progress::Next::kReopenBuffered) slot.state = Slot::State::kOpening;
+    todo_.Push(index);
+  }
+
+  void OnWake() {
+    wake_armed_ = false;
+    uint64_t count;
+    [[maybe_unused]] const ssize_t bytes = ::read(wake_fd_.get(), &count, sizeof count);
+  }
+
+  void ArmWake() {
+    if (wake_armed_) return;
+    io_uring_sqe* const sqe = ::io_uring_get_sqe(&ring_);
+    if (sqe == nullptr) return;  // full: it goes with the next round, which comes as soon as these are submitted
+    ::io_uring_prep_poll_add(sqe, wake_fd_.get(), POLLIN);
+    sqe->user_data = UserData(Op::kWake, 0, 0);
+    wake_armed_ = true;
+  }
+
+  void Finish(uint32_t index) {
+    Slot& slot = slots_[index];
+    if (slot.end_ns == 0 && slot.open_start_ns != 0) slot.end_ns = MonotonicNs();
+    slot.state = Slot::State::kReady;
+    ready_.Push(index);
+  }
+
+  // All at once, when nothing is in flight: an open file blocks an unmount and keeps state on a file server.
+  void CloseFiles() {
+    if (occupied_count_ == 0) return;
+    for (int& file : occupied_) file = -1;
+    ::io_uring_register_files_update(&ring_, 0, occupied_.data(), static_cast<unsigned>(occupied_.size()));
+    occupied_count_ = 0;
+  }
+
+  void Pause() const {
+    const timespec pause{0, kBusyPauseNs};
+    ::nanosleep(&pause, nullptr);
+  }
+
+  // No call on this ring will succeed again. What the kernel has taken stays in flight: it may still write. The rest ends here.
+  void Break(int error_number) {
+    broken_ = error_number;
+    const unsigned mask = *ring_.sq.kring_mask;
+    for (unsigned i = ::io_uring_sq_ready(&ring_), tail = ring_.sq.sqe_tail; i > 0; --i) {
+      const uint64_t user_data = ring_.sq.sqes[(tail - i) & mask].user_data;
+      if (OpOf(user_data) != Op::kOpen && OpOf(user_data) != Op::kTransfer) continue;
+      const uint32_t index = SlotOf(user_data);
+      Slot& slot = Arrived(index);
+      slot.progress.Fail(error_number, OpOf(user_data) == Op::kOpen ? RequestStage::kOpen : RequestStage::kTransfer);
+      Finish(index);
+    }
+    while (!todo_.empty()) {
+      const uint32_t index = todo_.Pop();
+      Slot& slot = slots_[index];
+      slot.progress.Fail(error_number, slot.state == Slot::State::kOpening ? RequestStage::kOpen : RequestStage::kTransfer);
+      Finish(index);
+    }
+    cancels_.clear();
+  }
+
+  absl::Status BrokenStatus() const {
+    return IoError(broken_, absl::StrCat("io_uring_enter with ", in_flight() - ready_.size(), " requests in flight"));
+  }
+
+  const ObjectStore& store_;
+  const RingOptions options_;
+  const ForkGuard fork_guard_;
+  io_uring ring_{};
+  bool made_ = false;
+  bool disabled_ = false;
+  bool begun_ = false;
+  int broken_ = 0;
+  UringFeatures features_;
+  RingCounters counters_;
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> free_;     // the last one freed goes out first
+  IndexQueue todo_;                // slots that want an SQE
+  IndexQueue ready_;               // slots to be reaped
+  std::vector<uint64_t> cancels_;  // user_data of SQEs to cancel
+  std::vector<int> occupied_;      // per direct descriptor: 0 if a file is in it, -1 if not
+  size_t occupied_count_ = 0;
+  UniqueFd wake_fd_;
+  bool wake_armed_ = false;
+  std::atomic<bool> wake_pending_{false};
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Ring>> MakeUringRing(const ObjectStore& store, const RingOptions& options, UringFeatures* features) {
+  auto ring = std::make_unique<UringRing>(store, options);
+  if (absl::Status status = ring->Init(); !status.ok()) return status;
+  if (features != nullptr) *features = ring->features();
+  return std::unique_ptr<Ring>(std::move(ring));
+}
+
+}  // namespace penstock
