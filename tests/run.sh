@@ -1,8 +1,67 @@
 #!/usr/bin/env bash
-# Installs what the tests need, builds penstock and runs the whole suite by ctest. Runs again without harm.
+# Installs what the tests need, builds penstock and runs the suite by ctest: with gcc and CUDA, again with the pread pool as engine, under
+# ASan+UBSan, under TSan, and built by clang. Runs again without harm; ends with the ctest summaries, and with 1 if any test failed.
+#
+#   tests/run.sh [--quick]      --quick: the first of these only
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+quick=false
+case ${1-} in
+  "") ;;
+  --quick) quick=true ;;
+  *) sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+
+jobs=2
+[ "$(nproc)" -le "$jobs" ] || jobs=$(nproc)
+launcher=()
+! command -v ccache > /dev/null || launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache)
+logs=build/test-logs
+mkdir -p "$logs"
+failed=()
+passed=()
+
+say() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
+
+# build PRESET: a failure ends the script, for there is nothing to test then.
+build() {
+  say "build $1"
+  cmake --preset "$1" "${launcher[@]}" > "$logs/configure.log" 2>&1 || { cat "$logs/configure.log"; exit 1; }
+  cmake --build "build/$1" -j "$jobs"
+}
+
+# suite NAME PRESET [ctest argument...]: a failure is kept for the end, so that one run shows all there is to mend.
+suite() {
+  local name=$1 preset=$2
+  shift 2
+  say "test $name"
+  if ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j "$jobs" "$@" 2>&1 | tee "$logs/$name.log"; then
+    passed+=("$name")
+  else
+    failed+=("$name")
+  fi
+}
+
 ./cmake/install_dependencies.sh build tests
-cmake -S . -B build/tests -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
-cmake --build build/tests
-ctest --test-dir build/tests --output-on-failure -j "$(nproc)"
+
+build gpu
+suite gcc gpu
+if ! $quick; then
+  # The same programs once more: a loader that is not told an engine takes this one.
+  PENSTOCK_ENGINE=threads suite gcc-engine-threads gpu -LE slow
+  build asan
+  suite asan-ubsan asan -LE slow
+  build tsan
+  suite tsan tsan -LE slow
+  build clang
+  suite clang clang -L unit
+fi
+
+say "summary"
+# What failed comes last, where it is seen.
+for name in "${passed[@]}" "${failed[@]}"; do
+  echo "-- $name"
+  sed -n '/ tests passed, /,$p' "$logs/$name.log"
+done
+[ ${#failed[@]} -eq 0 ]
