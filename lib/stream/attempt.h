@@ -1,0 +1,77 @@
+// One try at reading one batch: its plan, its memory, and who still works on it.
+#ifndef PENSTOCK_STREAM_ATTEMPT_H_
+#define PENSTOCK_STREAM_ATTEMPT_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "memory/arena.h"
+#include "plan/batch_plan.h"
+
+namespace penstock {
+
+// A sample that could not be read.
+struct SampleFailure {
+  uint32_t index = 0;  // in the batch
+  absl::Status status;
+  bool hung = false;   // the kernel may still write to its place
+};
+
+// Shared by the loader and by every stream that works on a piece of it. Its memory goes back to the arena with the last reference, that is
+// when the kernel has let go of the last byte; the reference of a stream stays until each of its requests was reaped.
+class Attempt {
+ public:
+  Attempt(std::shared_ptr<Arena> arena, int64_t epoch, int64_t step) : arena_(std::move(arena)), epoch_(epoch), step_(step) {}
+  Attempt(const Attempt&) = delete;
+  Attempt& operator=(const Attempt&) = delete;
+  ~Attempt() {
+    if (!run_.valid()) return;
+    if (quarantined_.load(std::memory_order_acquire)) {
+      arena_->Reclaim(run_);
+    } else {
+      arena_->Free(run_);
+    }
+  }
+
+  int64_t epoch() const { return epoch_; }
+  int64_t step() const { return step_; }
+  BatchPlan& plan() { return plan_; }
+  const BatchPlan& plan() const { return plan_; }
+
+  // Host path: the batch's memory, and behind it the codec's scratch.
+  void set_run(const Run& run) { run_ = run; }
+  const Run& run() const { return run_; }
+  std::byte* places() const { return run_.data; }
+  std::byte* scratch() const { return run_.data + plan_.bytes; }
+
+  // Nobody waits for it any more: streams drop what they have not handed to the kernel.
+  void Cancel() { cancelled_.store(true, std::memory_order_release); }
+  bool cancelled() const { return cancelled_.load(std::memory_order_acquire); }
+
+  // A read of it hangs: its memory is counted as given up until the last reference is gone.
+  void Quarantine() {
+    if (!quarantined_.exchange(true, std::memory_order_acq_rel) && run_.valid()) arena_->Quarantine(run_);
+  }
+
+  // Below: guarded by the loader's mutex.
+  uint32_t next_piece = 0;   // to be claimed
+  uint32_t pieces_left = 0;  // not finished yet
+  std::vector<SampleFailure> failures;
+
+ private:
+  const std::shared_ptr<Arena> arena_;
+  const int64_t epoch_;
+  const int64_t step_;
+  BatchPlan plan_;
+  Run run_;
+  std::atomic<bool> cancelled_{false};
+  std::atomic<bool> quarantined_{false};
+};
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_STREAM_ATTEMPT_H_

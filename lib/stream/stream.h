@@ -1,0 +1,107 @@
+// One I/O stream: a thread that claims pieces and keeps its ring full over piece and batch borders.
+//
+//   Claim --> extents --> ring --> completions --> [codec, on compute threads] --> PieceFilled
+#ifndef PENSTOCK_STREAM_STREAM_H_
+#define PENSTOCK_STREAM_STREAM_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "codec/compute_pool.h"
+#include "ring/ring.h"
+#include "stream/attempt.h"
+#include "stream/read_stats.h"
+
+namespace penstock {
+
+// A piece given to a stream, and where its bytes go.
+struct ClaimedPiece {
+  std::shared_ptr<Attempt> attempt;
+  uint32_t piece = 0;
+  std::byte* places = nullptr;   // memory of the piece's places
+  std::byte* scratch = nullptr;  // memory of the piece's scratch
+  void* memory_tag = nullptr;    // the source's own, for the device path
+};
+
+// What a stream works for. Implemented by the loader; thread-safe.
+class PieceSource {
+ public:
+  virtual ~PieceSource() = default;
+  // The next piece in order, or false where there is nothing to do now: too far ahead, no memory, the end. Then `seen` is what to give to
+  // WaitForWork.
+  virtual bool Claim(ClaimedPiece& piece, int64_t& seen) = 0;
+  // Sleeps until Claim may succeed where it did not, Stop, or the deadline (MonotonicNs). Returns at once if that has happened since `seen`.
+  virtual void WaitForWork(int64_t seen, int64_t deadline_ns) = 0;
+  // All extents of the piece have come (or failed, or were dropped, where the attempt was cancelled). The stream is done with its memory.
+  virtual void PieceFinished(ClaimedPiece piece, const ReadStats& delta) = 0;
+  virtual void SampleFailed(Attempt& attempt, SampleFailure failure) = 0;
+  // Statistics that belong to no piece.
+  virtual void AddStats(const ReadStats& delta) = 0;
+  virtual bool stopping() const = 0;
+  // Runs the codec over the samples of a piece whose extents have come. On a compute thread.
+  virtual void DecodePiece(const ClaimedPiece& piece) = 0;
+  // The object's name, for messages.
+  virtual std::string ObjectName(uint32_t object) const = 0;
+};
+
+struct StreamOptions {
+  int32_t index = 0;
+  int32_t retries = 1;              // of a failed read
+  int64_t deadline_ns = 0;          // of one request
+  int64_t report_ns = 0;            // age at which a request is reported
+  bool direct = false;
+  ComputePool* compute = nullptr;   // for the codec; null: no codec. Outlives the stream
+};
+
+class Stream {
+ public:
+  Stream(PieceSource& source, std::unique_ptr<Ring> ring, const StreamOptions& options);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  // The thread's work. Returns after source.stopping(), when the kernel has let go of every request: also hours later, where one hangs.
+  void Run();
+
+  // Ends the ring's wait. Any thread, while Run() has not returned.
+  void Wake() { ring_->Wake(); }
+
+  // Requests that the kernel holds. Any thread.
+  int64_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+
+ private:
+  class Task;
+  struct Op;
+
+  void Fill();
+  bool EnqueueNext();
+  bool EnqueueOp(Op& op);
+  void Finish(const Completion& completion, int64_t now_ns);
+  void OpFailed(Op& op, absl::Status status, bool retry);
+  void OpDone(Op& op);
+  void CheckAges(int64_t now_ns);
+  void DropCancelled();
+  void TaskMaybeDone(Task& task);
+  void Deliver(Task& task);
+  void CollectCodec();
+  absl::Status Describe(const Op& op, const Completion& completion) const;
+  Op* NewOp();
+  void FreeOp(Op& op);
+  void FlushStats(int64_t now_ns);
+
+  PieceSource& source_;
+  std::unique_ptr<Ring> ring_;
+  const StreamOptions options_;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+  std::atomic<int64_t> in_flight_{0};
+};
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_STREAM_STREAM_H_
