@@ -25,6 +25,7 @@ class TempFolder {
   TempFolder(const TempFolder&) = delete;
   TempFolder& operator=(const TempFolder&) = delete;
   ~TempFolder() {
+    ::chmod(path_.c_str(), 0755);  // a test may have taken the permission away
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }

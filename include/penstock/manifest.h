@@ -1,0 +1,264 @@
+// What a data set consists of: its samples, where their bytes lie, how long they are, and their labels.
+#ifndef PENSTOCK_MANIFEST_H_
+#define PENSTOCK_MANIFEST_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "penstock/export.h"
+
+namespace penstock {
+
+class ObjectStore;
+
+/// One contiguous part of an object (a file) that belongs to a sample. A sample is a list of ranges, nearly always one.
+struct Range {
+  uint32_t object = 0;           // 0 .. object_count()-1
+  uint64_t offset_bytes = 0;     // from the object's start
+  uint64_t stored_bytes = 0;     // what is read
+  uint64_t delivered_bytes = 0;  // what a codec makes of it; the same without one
+  uint16_t field = 0;            // which part of the sample it is (image, mask, caption), numbered by the format
+};
+
+/// How a path becomes samples.
+enum class TreeRule {
+  kAuto,     // a file is a list file; a folder with sub-folders has classes; any other folder is flat
+  kClasses,  // each sub-folder is a class, label = index of its name in byte order; files beside them are left out
+  kFlat,     // every file below the folder, without labels
+  kList,     // a text file: one sample a line, `path[TAB label]`, paths relative to the list's folder, ids in line order
+};
+
+/// Where an indexing run stands.
+struct IndexProgress {
+  enum class Phase { kWaiting, kScanning, kChecksums, kSaving };
+  Phase phase = Phase::kScanning;
+  int64_t files = 0;        // found (kScanning) or checksummed (kChecksums)
+  int64_t folders = 0;
+  int64_t bytes = 0;
+  int64_t files_total = 0;  // 0: not known yet
+  double seconds = 0;       // since the start of this phase
+  std::string note;         // kWaiting: for whom
+};
+
+struct IndexOptions {
+  TreeRule rule = TreeRule::kAuto;
+  /// Where the manifest is saved. Empty: `<root>/.penstock/`, or below $XDG_CACHE_HOME/penstock (~/.cache/penstock) where that
+  /// cannot be written.
+  std::string manifest_path;
+  int threads = 0;  // 0: as many as cores to be used (2 to 16), 32 on a network file system
+  /// Called about ten times a second on the thread that called Open, Build or Update. It must not throw.
+  std::function<void(const IndexProgress&)> progress;
+  bool crc = false;  // read all bytes and keep a CRC-32C per range
+  double wait_s = 600;  // how long to wait for another process that indexes the same data set
+};
+
+/// How much of a saved manifest is checked when it is opened. Header, column directory and sizes always are.
+enum class ManifestCheck {
+  kAuto,    // the columns of a manifest of at most 64 MiB too (that takes about 10 ms)
+  kHeader,  // nothing more: opening is O(1). Damaged columns give wrong, never invalid, answers
+  kAll,     // every column, whatever it costs
+};
+
+struct OpenSavedOptions {
+  std::string root;         // the data set's folder; empty: where it was when it was indexed
+  bool check_root = true;   // refuse a manifest that is older than its data set (up to 1,000 folders are asked for their mtime)
+  ManifestCheck check = ManifestCheck::kAuto;
+};
+
+/// What a scan left out, and what an update found.
+struct IndexCounts {
+  int64_t added = 0;         // samples whose name is new (all of them where nothing was saved)
+  int64_t removed = 0;
+  int64_t changed = 0;       // size, inode or change time differ
+  int64_t hidden = 0;        // names with a leading dot, files and folders: left out
+  int64_t non_regular = 0;   // FIFOs, sockets, devices: never opened, left out
+  int64_t broken_links = 0;  // symbolic links to nowhere: left out
+  int64_t cycles = 0;        // folders that lead back to one of their ancestors: left out
+  int64_t vanished = 0;      // removed while the scan ran: left out
+  int64_t unlabeled = 0;     // files beside the class folders: left out
+  int64_t empty_classes = 0; // class folders without a file: they keep their label
+  std::string examples;      // some names of what was left out, escaped; empty where nothing was
+};
+
+class Manifest;
+
+struct IndexResult {
+  std::shared_ptr<const Manifest> manifest;
+  IndexCounts counts;
+};
+
+/// The samples of one data set, mapped from a file. Ids are 0 .. sample_count()-1; asking for another id is a mistake of the
+/// caller and not checked in the inline functions.
+///
+/// Lifetime: immutable; what OpenObjects() returned may outlive it.
+/// Threads:  all functions may be called from any thread at once.
+/// Source:   lib/manifest/README.md publishes the file's layout.
+class PENSTOCK_EXPORT Manifest {
+ public:
+  /// Opens the manifest saved for `root`; builds it where there is none, and again where it is damaged or older than the data
+  /// set (a line in the log says so). One process builds, others wait for it.
+  ///
+  /// Errors:   NotFound            there is no `root`, it has no files, or a list names a missing file.
+  ///           InvalidArgument     the rule does not fit, or a line of a list is malformed.
+  ///           FailedPrecondition  the saved one was written by a newer penstock.
+  ///           DeadlineExceeded    another process has been indexing for longer than options.wait_s.
+  ///           PermissionDenied, ResourceExhausted, DataLoss, Internal   from the file system; the message says what to do.
+  [[nodiscard]] static absl::StatusOr<std::shared_ptr<const Manifest>> Open(absl::string_view root, const IndexOptions& options = {});
+
+  /// Opens a saved manifest and never builds one.
+  ///
+  /// Errors:   NotFound            there is no such file, or no root.
+  ///           DataLoss            it is damaged; the message says how to rebuild it.
+  ///           FailedPrecondition  the data set has changed since, or a newer penstock wrote it.
+  [[nodiscard]] static absl::StatusOr<std::shared_ptr<const Manifest>> OpenSaved(absl::string_view manifest_path, const OpenSavedOptions& options = {});
+
+  /// Scans `root` and saves its manifest, whatever was saved before. Errors as Open().
+  [[nodiscard]] static absl::StatusOr<IndexResult> Build(absl::string_view root, const IndexOptions& options = {});
+
+  /// As Build(), and tells what changed. Checksums are kept for files whose size, inode and change time say that they are the same;
+  /// they are kept up where the saved manifest has them, asked for or not.
+  [[nodiscard]] static absl::StatusOr<IndexResult> Update(absl::string_view root, const IndexOptions& options = {});
+
+  ~Manifest();
+  Manifest(const Manifest&) = delete;
+  Manifest& operator=(const Manifest&) = delete;
+
+  int64_t sample_count() const { return sample_count_; }
+  int64_t object_count() const { return object_count_; }
+  int64_t range_count() const { return range_count_; }
+
+  /// Bytes to be read for one sample. O(1) for a sample of one range.
+  uint64_t StoredBytes(int64_t id) const {
+    if (ranges_ == nullptr) return std::min(object_bytes_[id], max_stored_bytes_);
+    return SumOfRanges(id, /*delivered=*/false);
+  }
+  /// Bytes that one sample has in a batch. O(1) for a sample of one range.
+  uint64_t DeliveredBytes(int64_t id) const {
+    if (ranges_ == nullptr && range_delivered_ == nullptr) return std::min(object_bytes_[id], max_stored_bytes_);
+    return SumOfRanges(id, /*delivered=*/true);
+  }
+  /// The sample's label, or -1.
+  int32_t Label(int64_t id) const { return labels_ == nullptr ? -1 : labels_[id]; }
+  bool has_labels() const { return labels_ != nullptr; }
+
+  /// How many ranges a sample has; at least one.
+  int RangeCount(int64_t id) const { return range_first_ == nullptr ? 1 : CountOfRanges(id); }
+  /// Range `i` of a sample, 0 <= i < RangeCount(id).
+  Range RangeAt(int64_t id, int i) const {
+    if (ranges_ == nullptr && range_delivered_ == nullptr) {
+      const uint64_t bytes = std::min(object_bytes_[id], max_stored_bytes_);
+      return Range{static_cast<uint32_t>(id), 0, bytes, bytes, 0};
+    }
+    return PackedRangeAt(id, i);
+  }
+
+  bool has_crc() const { return range_crc_ != nullptr; }
+  /// The CRC-32C of the stored bytes of one range. Only where has_crc().
+  uint32_t Crc(int64_t id, int i) const { return range_crc_[range_first_ == nullptr ? static_cast<uint64_t>(id) : FirstRange(id) + static_cast<uint64_t>(i)]; }
+
+  /// The name of the sample's first object relative to root(), byte for byte (see EscapeName for showing it).
+  std::string Name(int64_t id) const;
+  std::string ObjectName(uint32_t object) const;
+  uint64_t ObjectBytes(uint32_t object) const { return object_bytes_[object]; }
+  /// A hint of where the object lies on its drive: its inode number, 0 where that is not known.
+  uint64_t place_hint(uint32_t object) const { return object_places_ == nullptr ? 0 : object_places_[object]; }
+
+  /// Classes, where folders gave the labels; a list's labels have no names and count no classes.
+  int64_t class_count() const;
+  std::string class_name(int32_t label) const;
+
+  /// 32 hexadecimal digits over count, relative names, ranges, lengths, labels and fields in id order. Equal for a copy of the
+  /// data set elsewhere.
+  std::string fingerprint() const;
+  /// The largest and the sum of DeliveredBytes().
+  uint64_t max_delivered_bytes() const { return max_delivered_bytes_; }
+  uint64_t total_bytes() const { return total_bytes_; }
+
+  /// The data set's folder (a list file's folder), absolute.
+  const std::string& root() const;
+  /// The manifest's own file; empty where none could be written and it lives in memory.
+  const std::string& path() const;
+  TreeRule rule() const;
+  int64_t folder_count() const;
+  /// Bytes of the manifest's file.
+  uint64_t file_bytes() const;
+
+  /// Reads every column and compares its checksum. About 0.1 s per GiB.
+  ///
+  /// Errors:   DataLoss  a column is damaged; the message names it and says how to rebuild.
+  [[nodiscard]] absl::Status Verify() const;
+
+  /// The files as a store for the ring. Opens nothing yet; folders are opened when they are first needed and kept.
+  std::shared_ptr<const ObjectStore> OpenObjects() const;
+
+ private:
+  friend class ManifestOpener;
+  struct Impl;
+
+  Manifest();
+  uint64_t FirstRange(int64_t id) const;
+  int CountOfRanges(int64_t id) const;
+  uint64_t SumOfRanges(int64_t id, bool delivered) const;
+  Range PackedRangeAt(int64_t id, int i) const;
+
+  // Copies of what the inline functions need; the columns lie in the mapping that impl_ owns.
+  int64_t sample_count_ = 0;
+  int64_t object_count_ = 0;
+  int64_t range_count_ = 0;
+  uint64_t max_stored_bytes_ = 0;  // of one range
+  uint64_t max_delivered_bytes_ = 0;
+  uint64_t total_bytes_ = 0;
+  const uint64_t* object_bytes_ = nullptr;
+  const uint64_t* object_places_ = nullptr;
+  const int32_t* labels_ = nullptr;
+  const void* ranges_ = nullptr;
+  const uint32_t* range_first_ = nullptr;
+  const uint64_t* range_delivered_ = nullptr;
+  const uint32_t* range_crc_ = nullptr;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Makes a manifest sample by sample, for formats that know themselves what lies where.
+///
+/// Threads:  one at a time.
+class PENSTOCK_EXPORT ManifestBuilder {
+ public:
+  /// `root`: the folder that names are relative to.
+  explicit ManifestBuilder(absl::string_view root);
+  ~ManifestBuilder();
+  ManifestBuilder(const ManifestBuilder&) = delete;
+  ManifestBuilder& operator=(const ManifestBuilder&) = delete;
+
+  /// Adds a file and returns its number, counting from 0.
+  ///
+  /// Errors:   InvalidArgument     an empty name, one that ends in a slash, or one with a NUL byte.
+  ///           ResourceExhausted   more than 2^32-1 objects.
+  absl::StatusOr<uint32_t> AddObject(absl::string_view name, uint64_t bytes, uint64_t inode = 0);
+
+  /// Adds a sample of one or more ranges and returns its id. `crcs`: one CRC-32C per range for all samples, or none.
+  ///
+  /// Errors:   InvalidArgument   no range, an unknown object, a range beyond its object's end or of 2^48 bytes and more, a
+  ///                             label below -1, or checksums for some samples only.
+  absl::StatusOr<int64_t> AddSample(int32_t label, absl::Span<const Range> ranges, absl::Span<const uint32_t> crcs = {});
+
+  /// Names the labels: 0 is the first.
+  void SetClassNames(absl::Span<const std::string> names);
+
+  /// Saves the manifest: a new file beside it, synced, renamed over `path`, the folder synced.
+  absl::Status Write(absl::string_view path);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_MANIFEST_H_

@@ -1,0 +1,107 @@
+#include "manifest/checksums.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/crc32c.h"
+#include "base/io_error.h"
+#include "base/unique_fd.h"
+#include "manifest/workers.h"
+#include "store/file_store.h"
+
+namespace penstock {
+namespace {
+
+constexpr size_t kReadBytes = size_t{1} << 20;
+constexpr uint64_t kClaimedAtOnce = 64;
+
+absl::Status ChecksumOf(const FileStore& store, uint32_t object, uint64_t expected_bytes, char* buffer, std::string& scratch, uint32_t& crc) {
+  const absl::StatusOr<OpenTarget> target = store.Target(object, scratch);
+  if (!target.ok()) return target.status();
+  // O_NONBLOCK: a FIFO that took the file's place since the scan must not block us.
+  const UniqueFd fd(::openat(target->dir_fd, target->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd.valid()) return IoError(errno, absl::StrCat("checksum: open of ", EscapeName(store.Name(object))));
+  crc = 0;
+  uint64_t bytes = 0;
+  for (;;) {
+    const ssize_t got = ::read(fd.get(), buffer, kReadBytes);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return IoError(errno, absl::StrCat("checksum: read of ", EscapeName(store.Name(object)), " at ", bytes));
+    if (got == 0) break;
+    crc = Crc32c(buffer, static_cast<size_t>(got), crc);
+    bytes += static_cast<uint64_t>(got);
+  }
+  if (bytes != expected_bytes) {
+    return absl::FailedPreconditionError(absl::StrCat("checksum: ", EscapeName(store.Name(object)), " had ", expected_bytes, " bytes when it was listed and has ",
+                                                      bytes, " now. Index again when nothing writes to the data set"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data, int threads, const std::function<bool(uint32_t, uint32_t&)>& known,
+                                                       const std::function<void(const IndexProgress&)>& progress) {
+  const uint64_t count = data.object_count();
+  const FileStore store(data.root(), data.Names(), nullptr);
+  std::vector<uint32_t> crcs(count);
+  std::atomic<uint64_t> next{0};
+  std::atomic<uint64_t> done{0};
+  std::atomic<uint64_t> done_bytes{0};
+  std::atomic<bool> failed{false};
+  std::mutex mutex;
+  absl::Status first_error;
+
+  const auto work = [&] {
+    const std::unique_ptr<char[]> buffer(new char[kReadBytes]);
+    std::string scratch;
+    while (!failed.load(std::memory_order_relaxed)) {
+      const uint64_t begin = next.fetch_add(kClaimedAtOnce);
+      if (begin >= count) return;
+      const uint64_t end = std::min(begin + kClaimedAtOnce, count);
+      for (uint64_t object = begin; object < end && !failed.load(std::memory_order_relaxed); ++object) {
+        const auto index = static_cast<uint32_t>(object);
+        if (!known || !known(index, crcs[object])) {
+          const absl::Status status = ChecksumOf(store, index, data.object_bytes(index), buffer.get(), scratch, crcs[object]);
+          if (!status.ok()) {
+            std::lock_guard<std::mutex> lock(mutex);
+            if (first_error.ok()) first_error = status;
+            failed.store(true);
+            return;
+          }
+          done_bytes.fetch_add(data.object_bytes(index), std::memory_order_relaxed);
+        }
+        done.fetch_add(1, std::memory_order_relaxed);
+      }
+    }
+  };
+  const int64_t start_ns = MonotonicNs();
+  std::function<void()> tick;
+  if (progress) {
+    tick = [&] {
+      IndexProgress now;
+      now.phase = IndexProgress::Phase::kChecksums;
+      now.files = static_cast<int64_t>(done.load(std::memory_order_relaxed));
+      now.bytes = static_cast<int64_t>(done_bytes.load(std::memory_order_relaxed));
+      now.files_total = static_cast<int64_t>(count);
+      now.seconds = static_cast<double>(MonotonicNs() - start_ns) / kNsPerSecond;
+      progress(now);
+    };
+  }
+  RunWorkers(threads, work, tick);
+  if (!first_error.ok()) return first_error;
+  return crcs;
+}
+
+}  // namespace penstock

@@ -1,0 +1,335 @@
+#include "penstock/manifest.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/crc32c.h"
+#include "base/io_error.h"
+#include "base/unique_fd.h"
+#include "manifest/layout.h"
+#include "manifest/manifest_data.h"
+#include "manifest/open.h"
+#include "manifest/place.h"
+#include "store/file_store.h"
+#include "store/name_table.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint64_t kVerifiedAtOpenMax = uint64_t{64} << 20;
+constexpr absl::string_view kRebuild = ". Rebuild it (penstock index), or remove it";
+
+}  // namespace
+
+struct Manifest::Impl {
+  std::string path;
+  std::string root;
+  std::string shown;  // the manifest, for messages
+  std::shared_ptr<const MappedFile> file;
+  const layout::Header* header = nullptr;
+  const layout::Column* columns = nullptr;
+  NameTable names;
+  const int64_t* folder_times = nullptr;
+  const uint64_t* class_offsets = nullptr;
+  const char* class_names = nullptr;
+  uint64_t class_names_bytes = 0;
+  const uint64_t* range_bases = nullptr;
+  const uint16_t* range_fields = nullptr;
+  layout::ListFile list{};
+  std::string list_name;
+
+  absl::Status Damaged(absl::string_view why) const { return absl::DataLossError(absl::StrCat("manifest ", shown, " is damaged: ", why, kRebuild)); }
+};
+
+Manifest::Manifest() : impl_(new Impl) {}
+Manifest::~Manifest() = default;
+
+absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromPath(const std::string& path, const std::string& root, ManifestCheck check) {
+  absl::StatusOr<std::shared_ptr<const MappedFile>> file = MappedFile::Open(path);
+  if (!file.ok()) return file.status();
+  return FromMapping(*std::move(file), path, root, check);
+}
+
+absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std::shared_ptr<const MappedFile> file, const std::string& path,
+                                                                            const std::string& root, ManifestCheck check) {
+  std::shared_ptr<Manifest> manifest(new Manifest);
+  Manifest::Impl& impl = *manifest->impl_;
+  impl.path = path;
+  impl.shown = path.empty() ? "in memory" : EscapeName(path);
+  impl.file = std::move(file);
+  const unsigned char* data = impl.file->data();
+  const uint64_t bytes = impl.file->bytes();
+  if (bytes < sizeof(layout::Header)) return impl.Damaged(absl::StrCat("it has ", bytes, " bytes, less than its header"));
+  if (std::memcmp(data, layout::kMagic, sizeof layout::kMagic) != 0) return impl.Damaged("it does not begin as a manifest does");
+  // The mapping begins at a page, so that the header and all columns (multiples of 64) are aligned.
+  const auto* header = reinterpret_cast<const layout::Header*>(data);
+  if (header->column_count > layout::kColumnsMax) return impl.Damaged(absl::StrCat("it claims ", header->column_count, " columns"));
+  const uint64_t directory_bytes = uint64_t{header->column_count} * sizeof(layout::Column);
+  if (bytes - sizeof(layout::Header) < directory_bytes) return impl.Damaged(absl::StrCat("it has ", bytes, " bytes, less than its column directory"));
+  layout::Header without_crc = *header;
+  without_crc.header_crc = 0;
+  const uint32_t crc = Crc32c(data + sizeof(layout::Header), directory_bytes, Crc32c(&without_crc, sizeof without_crc));
+  if (crc != header->header_crc) return impl.Damaged("the checksum of its header is wrong");
+  // Only an intact header can tell of another version.
+  if (header->version != layout::kVersion) {
+    return absl::FailedPreconditionError(absl::StrCat("manifest ", impl.shown, " has the layout version ", header->version, ", this penstock reads version ",
+                                                      layout::kVersion, ". Use a newer penstock, or another manifest_path"));
+  }
+  if (header->file_bytes != bytes) return impl.Damaged(absl::StrCat("it has ", bytes, " of ", header->file_bytes, " bytes"));
+  if (header->sample_count > uint64_t{INT64_MAX} || header->object_count > UINT32_MAX || header->folder_count > UINT32_MAX || header->class_count > INT32_MAX ||
+      header->range_count < header->sample_count) {
+    return impl.Damaged("its counts are out of range");
+  }
+  impl.header = header;
+  impl.columns = reinterpret_cast<const layout::Column*>(data + sizeof(layout::Header));
+
+  std::unordered_map<uint32_t, const layout::Column*> by_tag;
+  for (uint32_t i = 0; i < header->column_count; ++i) {
+    const layout::Column& column = impl.columns[i];
+    const uint64_t begin = sizeof(layout::Header) + directory_bytes;
+    if (column.offset_bytes % layout::kColumnAlignment != 0 || column.offset_bytes < begin || column.offset_bytes > bytes ||
+        column.bytes > bytes - column.offset_bytes) {
+      return impl.Damaged(absl::StrCat("column ", i, " lies outside of it"));
+    }
+    if (!by_tag.emplace(column.tag, &column).second) return impl.Damaged(absl::StrCat("column ", i, " is there twice"));
+  }
+
+  // A column of `count` values; nullptr where it is absent.
+  absl::Status problem;
+  const auto take = [&]<typename T>(const T*& values, uint32_t tag, uint64_t count, bool needed) {
+    const auto found = by_tag.find(tag);
+    const std::string name(reinterpret_cast<const char*>(&tag), sizeof tag);
+    if (found == by_tag.end()) {
+      if (needed && problem.ok()) problem = impl.Damaged(absl::StrCat("its column ", name, " is missing"));
+      return;
+    }
+    const layout::Column& column = *found->second;
+    if (column.bytes % sizeof(T) != 0 || column.bytes / sizeof(T) != count) {
+      if (problem.ok()) problem = impl.Damaged(absl::StrCat("its column ", name, " has ", column.bytes, " bytes, not those of ", count, " values"));
+      return;
+    }
+    values = reinterpret_cast<const T*>(data + column.offset_bytes);
+    by_tag.erase(found);
+  };
+  // NUL-terminated names; the last byte is looked at so that every name inside ends inside.
+  const auto take_names = [&](const char*& names, uint64_t& names_bytes, uint32_t tag, bool needed) {
+    const auto found = by_tag.find(tag);
+    names_bytes = found == by_tag.end() ? 0 : found->second->bytes;
+    take(names, tag, names_bytes, needed);
+    if (names_bytes > 0 && names[names_bytes - 1] != '\0' && problem.ok()) problem = impl.Damaged("its names do not end");
+  };
+  const uint64_t samples = header->sample_count;
+  const uint64_t objects = header->object_count;
+  const uint64_t ranges = header->range_count;
+  const auto blocks = [](uint64_t count) { return (count >> NameTable::kBlockShift) + ((count & ((1 << NameTable::kBlockShift) - 1)) != 0 ? 1 : 0); };
+  NameTable& names = impl.names;
+  names.object_count = objects;
+  names.folder_count = header->folder_count;
+  take(names.folder_offset, layout::kFolderOffsets, header->folder_count, true);
+  take_names(names.folder_names, names.folder_names_bytes, layout::kFolderNames, true);
+  take(impl.folder_times, layout::kFolderTimes, header->folder_count, false);
+  take(names.name_base, layout::kNameBases, blocks(objects), true);
+  take(names.name_offset, layout::kNameOffsets, objects, true);
+  take_names(names.names, names.names_bytes, layout::kNames, true);
+  take(names.folder, layout::kObjectFolders, objects, true);
+  take(manifest->object_bytes_, layout::kObjectBytes, objects, true);
+  take(manifest->object_places_, layout::kObjectPlaces, objects, false);
+  take(manifest->labels_, layout::kLabels, samples, false);
+  take(impl.class_offsets, layout::kClassOffsets, header->class_count, header->class_count > 0);
+  take_names(impl.class_names, impl.class_names_bytes, layout::kClassNames, header->class_count > 0);
+  const layout::PackedRange* packed = nullptr;
+  take(packed, layout::kRanges, ranges, false);
+  manifest->ranges_ = packed;
+  take(impl.range_bases, layout::kRangeBases, blocks(samples + 1), ranges > samples);
+  take(manifest->range_first_, layout::kRangeFirst, samples + 1, ranges > samples);
+  take(manifest->range_delivered_, layout::kRangeDelivered, ranges, false);
+  take(impl.range_fields, layout::kRangeFields, ranges, false);
+  take(manifest->range_crc_, layout::kRangeCrcs, ranges, false);
+  const char* saved_root = nullptr;
+  uint64_t saved_root_bytes = 0;
+  if (const auto found = by_tag.find(layout::kRoot); found != by_tag.end()) saved_root_bytes = found->second->bytes;
+  take(saved_root, layout::kRoot, saved_root_bytes, true);
+  if (const auto found = by_tag.find(layout::kList); found != by_tag.end()) {
+    const layout::Column& column = *found->second;
+    if (column.bytes < sizeof(layout::ListFile)) return impl.Damaged("its column LIST is too short");
+    std::memcpy(&impl.list, data + column.offset_bytes, sizeof impl.list);
+    impl.list_name.assign(reinterpret_cast<const char*>(data + column.offset_bytes + sizeof impl.list), column.bytes - sizeof impl.list);
+    by_tag.erase(found);
+  }
+  if (!problem.ok()) return problem;
+  if (packed == nullptr && (ranges != samples || samples > objects)) return impl.Damaged("it has more samples than objects and no ranges");
+  if ((manifest->range_first_ == nullptr) != (impl.range_bases == nullptr)) return impl.Damaged("of its columns RBAS and RFST one is missing");
+  if (packed == nullptr && manifest->range_first_ != nullptr) return impl.Damaged("its column RANG is missing");
+  for (const auto& [tag, column] : by_tag) {
+    if ((column->flags & layout::kColumnRequired) == 0) continue;
+    return absl::FailedPreconditionError(absl::StrCat("manifest ", impl.shown, " cannot be read without its column ",
+                                                      EscapeName(std::string(reinterpret_cast<const char*>(&tag), sizeof tag)),
+                                                      ", which this penstock does not know. Use a newer penstock, or another manifest_path"));
+  }
+
+  manifest->sample_count_ = static_cast<int64_t>(samples);
+  manifest->object_count_ = static_cast<int64_t>(objects);
+  manifest->range_count_ = static_cast<int64_t>(ranges);
+  manifest->max_stored_bytes_ = std::min(header->max_stored_bytes, layout::kRangeBytesMax);
+  manifest->max_delivered_bytes_ = header->max_delivered_bytes;
+  manifest->total_bytes_ = header->total_bytes;
+  impl.root = root.empty() ? std::string(saved_root, saved_root_bytes) : AbsolutePath(root);
+
+  // What was copied from a network file system has just been read whole, so looking at it once more costs little.
+  if (check == ManifestCheck::kAll || (check == ManifestCheck::kAuto && (bytes <= kVerifiedAtOpenMax || impl.file->copied()))) {
+    const absl::Status status = manifest->Verify();
+    if (!status.ok()) return status;
+  }
+  return std::shared_ptr<const Manifest>(std::move(manifest));
+}
+
+absl::Status ManifestOpener::CheckFresh(const Manifest& manifest) {
+  const Manifest::Impl& impl = *manifest.impl_;
+  const UniqueFd root_fd(::open(impl.root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!root_fd.valid()) {
+    const int error_number = errno;
+    return absl::Status(ErrnoToCode(error_number),
+                        absl::StrCat("data set ", EscapeName(impl.root), " of the manifest ", impl.shown, ": ", ErrnoText(error_number),
+                                     ". Check that its file system is mounted on this node, or give the root where it is now"));
+  }
+  const auto stale = [&](absl::string_view what, absl::string_view how) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("manifest ", impl.shown, " is older than its data set: ", EscapeName(absl::StrCat(impl.root, what.empty() ? "" : "/", what)), " ", how));
+  };
+  struct stat info;
+  if (impl.header->rule == layout::kRuleList) {
+    if (::fstatat(root_fd.get(), impl.list_name.c_str(), &info, 0) != 0) return stale(impl.list_name, "cannot be found any more");
+    if (static_cast<uint64_t>(info.st_size) != impl.list.bytes || int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec != impl.list.mtime_ns) {
+      return stale(impl.list_name, "was written since");
+    }
+  }
+  if (impl.folder_times == nullptr) return absl::OkStatus();
+  // All folders up to the bound, else as many evenly spread ones.
+  const uint64_t count = impl.header->folder_count;
+  const uint64_t asked = std::min(count, kFoldersAskedMax);
+  for (uint64_t i = 0; i < asked; ++i) {
+    const uint64_t folder = count <= asked ? i : static_cast<uint64_t>(static_cast<double>(i) * (static_cast<double>(count) / static_cast<double>(asked)));
+    if (impl.folder_times[folder] == kMtimeUnknown) continue;
+    const char* name = impl.names.FolderName(static_cast<uint32_t>(folder));
+    if (::fstatat(root_fd.get(), *name == '\0' ? "." : name, &info, 0) != 0) return stale(name, "cannot be found any more");
+    if (int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec != impl.folder_times[folder]) {
+      return stale(name, "has had files added, removed or renamed since");
+    }
+  }
+  return absl::OkStatus();
+}
+
+int64_t ManifestOpener::ScannedUnixNs(const Manifest& manifest) { return manifest.impl_->header->scanned_unix_ns; }
+std::string ManifestOpener::ListName(const Manifest& manifest) { return manifest.impl_->list_name; }
+
+absl::StatusOr<std::shared_ptr<const Manifest>> Manifest::OpenSaved(absl::string_view manifest_path, const OpenSavedOptions& options) {
+  absl::StatusOr<std::shared_ptr<const Manifest>> manifest = ManifestOpener::FromPath(AbsolutePath(manifest_path), options.root, options.check);
+  if (!manifest.ok() || !options.check_root) return manifest;
+  const absl::Status status = ManifestOpener::CheckFresh(**manifest);
+  if (status.code() == absl::StatusCode::kFailedPrecondition) {
+    return absl::FailedPreconditionError(absl::StrCat(status.message(), ". Bring it up to date (penstock index --update)"));
+  }
+  if (!status.ok()) return status;
+  return manifest;
+}
+
+absl::Status Manifest::Verify() const {
+  const Impl& impl = *impl_;
+  for (uint32_t i = 0; i < impl.header->column_count; ++i) {
+    const layout::Column& column = impl.columns[i];
+    if (Crc32c(impl.file->data() + column.offset_bytes, column.bytes) != column.crc) {
+      return impl.Damaged(absl::StrCat("the checksum of its column ", EscapeName(std::string(reinterpret_cast<const char*>(&column.tag), sizeof column.tag)), " is wrong"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Columns are not always verified, so whatever they hold the answers below stay inside the manifest: at least one range per
+// sample, all of them existing, none longer than the longest.
+
+uint64_t Manifest::FirstRange(int64_t id) const {
+  const uint64_t first = impl_->range_bases[id >> NameTable::kBlockShift] + range_first_[id];
+  return std::min(first, static_cast<uint64_t>(range_count_) - 1);
+}
+
+int Manifest::CountOfRanges(int64_t id) const {
+  const uint64_t first = FirstRange(id);
+  const uint64_t end = std::min(impl_->range_bases[(id + 1) >> NameTable::kBlockShift] + range_first_[id + 1], static_cast<uint64_t>(range_count_));
+  return end <= first ? 1 : static_cast<int>(std::min<uint64_t>(end - first, INT_MAX));
+}
+
+Range Manifest::PackedRangeAt(int64_t id, int i) const {
+  const uint64_t index = range_first_ == nullptr ? static_cast<uint64_t>(id) : std::min(FirstRange(id) + static_cast<uint64_t>(i), static_cast<uint64_t>(range_count_) - 1);
+  Range range;
+  if (ranges_ == nullptr) {
+    range.object = static_cast<uint32_t>(index);
+    range.stored_bytes = object_bytes_[index];
+  } else {
+    const layout::PackedRange& packed = static_cast<const layout::PackedRange*>(ranges_)[index];
+    range.object = packed.object;
+    range.offset_bytes = PackedOffset(packed);
+    range.stored_bytes = PackedStored(packed);
+  }
+  range.stored_bytes = std::min(range.stored_bytes, max_stored_bytes_);
+  range.delivered_bytes = std::min(range_delivered_ == nullptr ? range.stored_bytes : range_delivered_[index], max_delivered_bytes_);
+  if (impl_->range_fields != nullptr) range.field = impl_->range_fields[index];
+  return range;
+}
+
+uint64_t Manifest::SumOfRanges(int64_t id, bool delivered) const {
+  uint64_t sum = 0;
+  for (int i = 0, count = RangeCount(id); i < count; ++i) {
+    const Range range = PackedRangeAt(id, i);
+    sum += delivered ? range.delivered_bytes : range.stored_bytes;
+    if (delivered && sum > max_delivered_bytes_) return max_delivered_bytes_;
+  }
+  return sum;
+}
+
+std::string Manifest::Name(int64_t id) const { return ObjectName(RangeAt(id, 0).object); }
+
+std::string Manifest::ObjectName(uint32_t object) const {
+  std::string name;
+  impl_->names.RelativeName(object, name);
+  return name;
+}
+
+int64_t Manifest::class_count() const { return static_cast<int64_t>(impl_->header->class_count); }
+
+std::string Manifest::class_name(int32_t label) const {
+  if (label < 0 || label >= class_count() || impl_->class_offsets[label] >= impl_->class_names_bytes) return "";
+  return impl_->class_names + impl_->class_offsets[label];
+}
+
+std::string Manifest::fingerprint() const {
+  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(impl_->header->fingerprint), sizeof impl_->header->fingerprint));
+}
+
+const std::string& Manifest::root() const { return impl_->root; }
+const std::string& Manifest::path() const { return impl_->path; }
+int64_t Manifest::folder_count() const { return static_cast<int64_t>(impl_->header->folder_count); }
+uint64_t Manifest::file_bytes() const { return impl_->file->bytes(); }
+
+TreeRule Manifest::rule() const {
+  switch (impl_->header->rule) {
+    case layout::kRuleClasses: return TreeRule::kClasses;
+    case layout::kRuleFlat: return TreeRule::kFlat;
+    case layout::kRuleList: return TreeRule::kList;
+    default: return TreeRule::kAuto;
+  }
+}
+
+std::shared_ptr<const ObjectStore> Manifest::OpenObjects() const { return std::make_shared<FileStore>(impl_->root, impl_->names, impl_->file); }
+
+}  // namespace penstock

@@ -1,0 +1,107 @@
+// A manifest while it is made: its columns as they will lie in the file.
+#ifndef PENSTOCK_MANIFEST_MANIFEST_DATA_H_
+#define PENSTOCK_MANIFEST_MANIFEST_DATA_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "manifest/layout.h"
+#include "manifest/save_file.h"
+#include "penstock/manifest.h"
+#include "store/name_table.h"
+
+namespace penstock {
+
+class ManifestData {
+ public:
+  explicit ManifestData(std::string root) : root_(std::move(root)) {}
+
+  // Folders and objects are numbered from 0 in the order of the calls. Names have no NUL byte and, for objects, no slash.
+  uint32_t AddFolder(absl::string_view path, int64_t mtime_ns);
+  absl::StatusOr<uint32_t> AddObject(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode);
+  absl::StatusOr<int64_t> AddSample(int32_t label, absl::Span<const Range> ranges, absl::Span<const uint32_t> crcs);
+  // One object that is one sample.
+  absl::Status AddFile(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode, int32_t label);
+
+  void Reserve(uint64_t objects, uint64_t name_bytes);
+  void SetClassNames(std::vector<std::string> names) { class_names_ = std::move(names); }
+  void SetRule(layout::Rule rule) { rule_ = rule; }
+  void SetScanTime(int64_t unix_ns) { scanned_unix_ns_ = unix_ns; }
+  void SetListFile(const layout::ListFile& list, std::string name) { list_ = list, list_name_ = std::move(name); }
+  // One per range.
+  void SetCrcs(std::vector<uint32_t> crcs) { crcs_ = std::move(crcs); }
+
+  uint64_t object_count() const { return object_bytes_.size(); }
+  uint64_t sample_count() const { return sample_count_; }
+  uint64_t object_bytes(uint32_t object) const { return object_bytes_[object]; }
+  uint64_t object_place(uint32_t object) const { return places_[object]; }
+  uint64_t total_object_bytes() const { return total_object_bytes_; }
+  const std::string& root() const { return root_; }
+  // Valid until the next change.
+  NameTable Names() const;
+
+  // Writes the whole file. `out` is empty at first.
+  absl::Status WriteTo(SaveFile& out) const;
+
+ private:
+  bool IsWholeObject(const Range& range) const;
+  void MakeRangesExplicit();
+  uint64_t FirstRange(uint64_t sample) const { return range_bases_[sample >> NameTable::kBlockShift] + range_first_[sample]; }
+  // The sums and the fingerprint.
+  void Summarise(layout::Header& header) const;
+
+  std::string root_;
+  layout::Rule rule_ = layout::kRuleOther;
+  int64_t scanned_unix_ns_ = 0;
+  layout::ListFile list_{};
+  std::string list_name_;
+  std::vector<std::string> class_names_;
+
+  std::vector<uint64_t> name_bases_;
+  std::vector<uint32_t> name_offsets_;
+  std::string names_;
+  std::vector<uint32_t> folders_;
+  std::vector<uint64_t> object_bytes_;
+  std::vector<uint64_t> places_;
+  bool has_places_ = false;
+  uint64_t total_object_bytes_ = 0;
+
+  std::vector<uint64_t> folder_offsets_;
+  std::string folder_names_;
+  std::vector<int64_t> folder_times_;
+  bool has_folder_times_ = false;
+
+  uint64_t sample_count_ = 0;
+  std::vector<int32_t> labels_;
+  bool has_labels_ = false;
+
+  // Empty while sample i is the whole of object i (implicit_).
+  bool implicit_ = true;
+  std::vector<layout::PackedRange> ranges_;
+  std::vector<uint64_t> range_bases_;   // per 2^16 samples
+  std::vector<uint32_t> range_first_;   // per sample
+  std::vector<uint64_t> range_delivered_;
+  std::vector<uint16_t> range_fields_;
+  bool one_range_each_ = true;
+  bool has_delivered_ = false;
+  bool has_fields_ = false;
+  std::vector<uint32_t> crcs_;
+};
+
+inline constexpr int64_t kMtimeUnknown = INT64_MIN;
+
+inline layout::PackedRange PackRange(const Range& range) {
+  return {range.object, static_cast<uint16_t>(range.offset_bytes >> 32), static_cast<uint16_t>(range.stored_bytes >> 32),
+          static_cast<uint32_t>(range.offset_bytes), static_cast<uint32_t>(range.stored_bytes)};
+}
+inline uint64_t PackedOffset(const layout::PackedRange& range) { return uint64_t{range.offset_high} << 32 | range.offset_low; }
+inline uint64_t PackedStored(const layout::PackedRange& range) { return uint64_t{range.stored_high} << 32 | range.stored_low; }
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_MANIFEST_MANIFEST_DATA_H_

@@ -1,0 +1,37 @@
+// Saved manifests: opening one, and telling whether its data set has changed since.
+#ifndef PENSTOCK_MANIFEST_OPEN_H_
+#define PENSTOCK_MANIFEST_OPEN_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "manifest/map_file.h"
+#include "penstock/manifest.h"
+
+namespace penstock {
+
+// How many folders are asked for their mtime when a manifest is opened.
+inline constexpr uint64_t kFoldersAskedMax = 1000;
+
+// What makes a Manifest; a class, so that Manifest can befriend it.
+class ManifestOpener {
+ public:
+  // `root` empty: as saved.
+  static absl::StatusOr<std::shared_ptr<const Manifest>> FromMapping(std::shared_ptr<const MappedFile> file, const std::string& path, const std::string& root,
+                                                                     ManifestCheck check);
+  static absl::StatusOr<std::shared_ptr<const Manifest>> FromPath(const std::string& path, const std::string& root, ManifestCheck check);
+
+  // FailedPrecondition where the data set has changed since the manifest was made; names what differs, without a cure.
+  static absl::Status CheckFresh(const Manifest& manifest);
+
+  static int64_t ScannedUnixNs(const Manifest& manifest);
+  // Of a list file's manifest; empty otherwise.
+  static std::string ListName(const Manifest& manifest);
+};
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_MANIFEST_OPEN_H_

@@ -1,0 +1,56 @@
+// Lists a folder with everything below it into a manifest.
+#ifndef PENSTOCK_MANIFEST_SCAN_H_
+#define PENSTOCK_MANIFEST_SCAN_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "manifest/manifest_data.h"
+#include "penstock/manifest.h"
+
+namespace penstock {
+
+struct ScanOptions {
+  TreeRule rule = TreeRule::kAuto;
+  int threads = 1;
+  // Files whose inode changed (st_ctime) at this time or later get a mark; INT64_MAX: not asked for.
+  int64_t changed_since_ns = INT64_MAX;
+  std::function<void(const IndexProgress&)> progress;
+};
+
+struct ScanOutput {
+  ManifestData* data = nullptr;  // filled by the scan
+  IndexCounts counts;
+  std::vector<bool> changed;     // per object, where it was asked for
+};
+
+// A folder. Hidden names are skipped, symbolic links followed, folders that lead back to an ancestor cut, and of what is no
+// regular file nothing is opened. Ids are in byte order: first of the class's name, then of the path.
+//
+// Errors: NotFound         no file at all, or a class rule without a class.
+//         those of opening and listing a folder, with its name.
+absl::Status ScanTree(const ScanOptions& options, ScanOutput& out);
+
+// A list file (list_file.cc): `path[TAB label]`, one a line.
+//
+// Errors: NotFound         the list or a file in it is missing; the message has the line's number.
+//         InvalidArgument  a line is empty, has a label that is no number of 0..2^31-1, names no regular file, or names a file twice.
+absl::Status ScanList(const ScanOptions& options, const std::string& list_name, ScanOutput& out);
+
+// Collects counts and a few names of what is left out.
+class LeftOut {
+ public:
+  void Note(int64_t& count, absl::string_view what, absl::string_view name);
+  std::string TakeExamples() { return std::move(examples_); }
+
+ private:
+  std::string examples_;
+  int shown_ = 0;
+};
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_MANIFEST_SCAN_H_

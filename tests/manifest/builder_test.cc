@@ -1,0 +1,232 @@
+// Manifests made sample by sample: several ranges, codecs, fields, checksums.
+#include <random>
+#include <string>
+#include <vector>
+
+#include <catch2/catch.hpp>
+
+#include "manifest/fixture.h"
+
+using namespace penstock;
+using namespace penstock::testing;
+
+namespace {
+
+bool Same(const Range& a, const Range& b) {
+  return a.object == b.object && a.offset_bytes == b.offset_bytes && a.stored_bytes == b.stored_bytes && a.delivered_bytes == b.delivered_bytes && a.field == b.field;
+}
+
+std::shared_ptr<const Manifest> WriteAndOpen(ManifestBuilder& builder, const TempFolder& folder) {
+  REQUIRE_OK(builder.Write(folder.At("m")));
+  OpenSavedOptions options;
+  options.check = ManifestCheck::kAll;
+  auto manifest = Manifest::OpenSaved(folder.At("m"), options);
+  REQUIRE_OK(manifest);
+  return *std::move(manifest);
+}
+
+struct Sample {
+  int32_t label = -1;
+  std::vector<Range> ranges;
+  std::vector<uint32_t> crcs;
+};
+
+}  // namespace
+
+TEST_CASE("samples of several ranges come back as they were added", "[manifest]") {
+  TempFolder folder;
+  ManifestBuilder builder(folder.path());
+  REQUIRE_OK(builder.AddObject("shard-0.tar", 10'000));
+  REQUIRE_OK(builder.AddObject("sub/shard-1.tar", uint64_t{1} << 47));
+  std::mt19937_64 random(3);
+  std::vector<Sample> samples;
+  // More than 2^16 samples, so that the bases of a second block count.
+  for (int i = 0; i < 70'000; ++i) {
+    Sample sample;
+    sample.label = static_cast<int32_t>(random() % 1000) - 1;
+    const int count = 1 + static_cast<int>(random() % 4);
+    for (int k = 0; k < count; ++k) {
+      Range range;
+      range.object = static_cast<uint32_t>(random() % 2);
+      range.offset_bytes = range.object == 0 ? random() % 10'000 : random() % (uint64_t{1} << 46);
+      range.stored_bytes = range.object == 0 ? random() % (10'001 - range.offset_bytes) : random() % (uint64_t{1} << 46);
+      range.delivered_bytes = random() % (uint64_t{1} << 40);
+      range.field = static_cast<uint16_t>(random());
+      sample.ranges.push_back(range);
+      sample.crcs.push_back(static_cast<uint32_t>(random()));
+    }
+    const auto id = builder.AddSample(sample.label, sample.ranges, sample.crcs);
+    REQUIRE_OK(id);
+    REQUIRE(*id == i);
+    samples.push_back(std::move(sample));
+  }
+  const auto manifest = WriteAndOpen(builder, folder);
+  REQUIRE(manifest->sample_count() == 70'000);
+  CHECK(manifest->object_count() == 2);
+  CHECK(manifest->ObjectName(1) == "sub/shard-1.tar");
+  uint64_t total = 0;
+  uint64_t largest = 0;
+  bool equal = true;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const Sample& sample = samples[i];
+    const auto id = static_cast<int64_t>(i);
+    uint64_t stored = 0;
+    uint64_t delivered = 0;
+    equal = equal && manifest->RangeCount(id) == static_cast<int>(sample.ranges.size()) && manifest->Label(id) == sample.label;
+    for (size_t k = 0; k < sample.ranges.size() && equal; ++k) {
+      equal = Same(manifest->RangeAt(id, static_cast<int>(k)), sample.ranges[k]) && manifest->Crc(id, static_cast<int>(k)) == sample.crcs[k];
+      stored += sample.ranges[k].stored_bytes;
+      delivered += sample.ranges[k].delivered_bytes;
+    }
+    equal = equal && manifest->StoredBytes(id) == stored && manifest->DeliveredBytes(id) == delivered;
+    total += delivered;
+    largest = std::max(largest, delivered);
+  }
+  CHECK(equal);
+  CHECK(manifest->total_bytes() == total);
+  CHECK(manifest->max_delivered_bytes() == largest);
+}
+
+TEST_CASE("a first sample of one range does not decide for the rest", "[manifest]") {
+  TempFolder folder;
+  ManifestBuilder builder(folder.path());
+  for (int i = 0; i < 3; ++i) REQUIRE_OK(builder.AddObject("o" + std::to_string(i), 100));
+  const Range whole0{0, 0, 100, 100, 0};
+  const Range whole1{1, 0, 100, 100, 0};
+  const Range part{2, 10, 20, 30, 4};
+  REQUIRE_OK(builder.AddSample(5, {whole0}));
+  REQUIRE_OK(builder.AddSample(6, {whole1}));
+  REQUIRE_OK(builder.AddSample(7, {part, whole0}));
+  const auto manifest = WriteAndOpen(builder, folder);
+  CHECK(Same(manifest->RangeAt(0, 0), whole0));
+  CHECK(Same(manifest->RangeAt(1, 0), whole1));
+  REQUIRE(manifest->RangeCount(2) == 2);
+  CHECK(Same(manifest->RangeAt(2, 0), part));
+  CHECK(Same(manifest->RangeAt(2, 1), whole0));
+  CHECK(manifest->StoredBytes(2) == 120);
+  CHECK(manifest->DeliveredBytes(2) == 130);
+  CHECK(manifest->RangeCount(0) == 1);
+}
+
+TEST_CASE("samples of one range inside shards need no list of ranges each", "[manifest]") {
+  TempFolder folder;
+  ManifestBuilder builder(folder.path());
+  REQUIRE_OK(builder.AddObject("shard", 100'000));
+  for (uint64_t i = 0; i < 1000; ++i) REQUIRE_OK(builder.AddSample(-1, {Range{0, i * 100, 100, 100, 0}}));
+  const auto manifest = WriteAndOpen(builder, folder);
+  CHECK(manifest->RangeCount(999) == 1);
+  CHECK(manifest->RangeAt(999, 0).offset_bytes == 99'900);
+  CHECK(manifest->StoredBytes(999) == 100);
+  CHECK(manifest->Label(0) == -1);
+  CHECK(manifest->file_bytes() < 1000 * 16 + 2000);
+}
+
+TEST_CASE("the layout keeps its promise of bytes per sample", "[manifest]") {
+  TempFolder folder;
+  constexpr uint64_t kSamples = 100'000;
+  const std::vector<uint32_t> one_crc = {1};
+  const std::vector<uint32_t> three_crcs = {1, 2, 3};
+  uint64_t name_bytes = 0;
+  ManifestBuilder single(folder.path());
+  ManifestBuilder triple(folder.path());
+  for (uint64_t i = 0; i < kSamples; ++i) {
+    const std::string name = "f" + std::to_string(i);
+    name_bytes += name.size() + 1;
+    for (ManifestBuilder* builder : {&single, &triple}) REQUIRE_OK(builder->AddObject(name, 1000, i + 1));
+    const Range whole{static_cast<uint32_t>(i), 0, 1000, 1000, 0};
+    REQUIRE_OK(single.AddSample(1, {whole}, one_crc));
+    REQUIRE_OK(triple.AddSample(1, {whole, whole, whole}));
+  }
+  // 40 bytes per sample with all columns and 16 per further range, beside names, header and alignment.
+  CHECK(WriteAndOpen(single, folder)->file_bytes() <= 40 * kSamples + name_bytes + 4096);
+  CHECK(WriteAndOpen(triple, folder)->file_bytes() <= (40 + 2 * 16 + 16) * kSamples + name_bytes + 4096);
+}
+
+TEST_CASE("the fingerprint covers ranges and lengths and labels and fields but not checksums", "[manifest]") {
+  TempFolder folder;
+  const auto fingerprint = [&](const Range& range, int32_t label, bool crc) {
+    ManifestBuilder builder(folder.path());
+    REQUIRE_OK(builder.AddObject("a", 100));
+    REQUIRE_OK(builder.AddObject("b", 100));
+    const std::vector<uint32_t> crcs = {9};
+    REQUIRE_OK(builder.AddSample(label, {range}, crc ? absl::MakeSpan(crcs) : absl::Span<const uint32_t>()));
+    return WriteAndOpen(builder, folder)->fingerprint();
+  };
+  const Range range{0, 10, 20, 30, 1};
+  const std::string base = fingerprint(range, 2, false);
+  CHECK(fingerprint(range, 2, true) == base);
+  CHECK(fingerprint(range, 3, false) != base);
+  CHECK(fingerprint({1, 10, 20, 30, 1}, 2, false) != base);
+  CHECK(fingerprint({0, 11, 20, 30, 1}, 2, false) != base);
+  CHECK(fingerprint({0, 10, 21, 30, 1}, 2, false) != base);
+  CHECK(fingerprint({0, 10, 20, 31, 1}, 2, false) != base);
+  CHECK(fingerprint({0, 10, 20, 30, 2}, 2, false) != base);
+}
+
+TEST_CASE("whole files have one fingerprint whether their ranges are written out or not", "[manifest]") {
+  TempFolder folder;
+  const auto build = [&](bool explicit_ranges) {
+    ManifestBuilder builder(folder.path());
+    REQUIRE_OK(builder.AddObject("a", 1));
+    REQUIRE_OK(builder.AddObject("b", 2));
+    if (explicit_ranges) REQUIRE_OK(builder.AddObject("unused", 3));
+    REQUIRE_OK(builder.AddSample(0, {Range{0, 0, 1, 1, 0}}));
+    REQUIRE_OK(builder.AddSample(1, {Range{1, 0, 2, 2, 0}}));
+    const auto manifest = WriteAndOpen(builder, folder);
+    CHECK(manifest->sample_count() == 2);
+    return manifest->fingerprint();
+  };
+  CHECK(build(true) == build(false));
+}
+
+TEST_CASE("an empty manifest can be saved and opened", "[manifest]") {
+  TempFolder folder;
+  ManifestBuilder builder(folder.path());
+  const auto manifest = WriteAndOpen(builder, folder);
+  CHECK(manifest->sample_count() == 0);
+  CHECK(manifest->max_delivered_bytes() == 0);
+}
+
+TEST_CASE("what is no sample is refused with its number", "[manifest]") {
+  TempFolder folder;
+  ManifestBuilder builder(folder.path());
+  REQUIRE_OK(builder.AddObject("a", 100));
+  REQUIRE_OK(builder.AddSample(0, {Range{0, 0, 100, 100, 0}}));
+  const auto refused = [&](int32_t label, std::vector<Range> ranges, std::vector<uint32_t> crcs = {}) {
+    const auto result = builder.AddSample(label, ranges, crcs);
+    INFO(result.status().ToString());
+    CHECK(result.status().code() == absl::StatusCode::kInvalidArgument);
+    CHECK(Contains(MessageOf(result), "sample 1"));
+  };
+  const uint64_t huge = ~uint64_t{0};
+  refused(-2, {Range{0, 0, 1, 1, 0}});
+  refused(0, {});
+  refused(0, {Range{1, 0, 1, 1, 0}});
+  refused(0, {Range{0, 101, 0, 0, 0}});
+  refused(0, {Range{0, 50, 51, 1, 0}});
+  refused(0, {Range{0, huge, 1, 1, 0}});
+  refused(0, {Range{0, 1, huge, 1, 0}});
+  refused(0, {Range{0, 0, 1, huge, 0}});
+  refused(0, {Range{0, 0, 1, huge >> 16, 0}, Range{0, 0, 1, 1, 0}});
+  refused(0, {Range{0, 0, 1, 1, 0}}, {7});  // the first sample has no checksum
+  CHECK(builder.AddSample(0, {Range{0, 100, 0, 0, 0}}).ok());
+}
+
+TEST_CASE("what is no name is refused", "[manifest]") {
+  ManifestBuilder builder("/data");
+  for (const std::string& name : {std::string(""), std::string("a/"), std::string("a\0b", 3)}) {
+    CHECK(builder.AddObject(name, 1).status().code() == absl::StatusCode::kInvalidArgument);
+  }
+  CHECK(builder.AddObject("a", uint64_t{1} << 48).status().code() == absl::StatusCode::kInvalidArgument);
+}
+
+TEST_CASE("classes of a built manifest have their names", "[manifest]") {
+  TempFolder folder;
+  ManifestBuilder builder(folder.path());
+  REQUIRE_OK(builder.AddObject("a", 1));
+  REQUIRE_OK(builder.AddSample(1, {Range{0, 0, 1, 1, 0}}));
+  builder.SetClassNames({"cat", "dog"});
+  const auto manifest = WriteAndOpen(builder, folder);
+  CHECK(manifest->class_count() == 2);
+  CHECK(manifest->class_name(1) == "dog");
+}

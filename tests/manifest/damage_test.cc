@@ -1,0 +1,289 @@
+// A damaged manifest is refused, or gives answers inside its own bounds; it never crashes. Run under AddressSanitizer, these
+// tests also see a read outside of the mapping.
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <catch2/catch.hpp>
+
+#include "base/crc32c.h"
+#include "manifest/fixture.h"
+#include "manifest/layout.h"
+#include "store/object_store.h"
+
+using namespace penstock;
+using namespace penstock::testing;
+
+namespace {
+
+// With every column that there is.
+std::string RichManifest(const TempFolder& folder, int samples) {
+  ManifestBuilder builder(folder.path());
+  for (int i = 0; i < 20; ++i) REQUIRE_OK(builder.AddObject("f" + std::to_string(i % 3) + "/object" + std::to_string(i), 1000, static_cast<uint64_t>(i) + 1));
+  for (int i = 0; i < samples; ++i) {
+    const auto object = static_cast<uint32_t>(i % 20);
+    const std::vector<Range> ranges = {{object, 10, 20, 40, 1}, {object, 0, 1000, 1000, 2}};
+    const std::vector<uint32_t> crcs = {1, 2};
+    REQUIRE_OK(builder.AddSample(i % 2, ranges, crcs));
+  }
+  builder.SetClassNames({"cat", "dog"});
+  REQUIRE_OK(builder.Write(folder.At("m")));
+  return ReadFile(folder.At("m"));
+}
+
+// One range each, as a tree has them.
+std::string TreeManifest(const TempFolder& folder) {
+  ManifestBuilder builder(folder.path());
+  for (uint32_t i = 0; i < 50; ++i) {
+    REQUIRE_OK(builder.AddObject("f" + std::to_string(i % 3) + "/" + std::to_string(i), i, i + 1));
+    REQUIRE_OK(builder.AddSample(static_cast<int32_t>(i % 2), {Range{i, 0, i, i, 0}}));
+  }
+  REQUIRE_OK(builder.Write(folder.At("m")));
+  return ReadFile(folder.At("m"));
+}
+
+layout::Header HeaderOf(const std::string& bytes) {
+  layout::Header header;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  return header;
+}
+
+uint64_t DirectoryEnd(const std::string& bytes) { return sizeof(layout::Header) + HeaderOf(bytes).column_count * sizeof(layout::Column); }
+
+void SetHeader(std::string& bytes, layout::Header header) {
+  const uint64_t end = DirectoryEnd(bytes);
+  header.header_crc = 0;
+  std::memcpy(bytes.data(), &header, sizeof header);
+  header.header_crc = Crc32c(bytes.data(), end);
+  std::memcpy(bytes.data(), &header, sizeof header);
+}
+
+absl::StatusOr<std::shared_ptr<const Manifest>> OpenBytes(const TempFolder& folder, const std::string& bytes, ManifestCheck check) {
+  folder.Write("damaged", bytes);
+  OpenSavedOptions options;
+  options.check = check;
+  options.check_root = false;
+  return Manifest::OpenSaved(folder.At("damaged"), options);
+}
+
+// Asks for everything; returns false where an answer is out of bounds.
+bool AnswersAreInBounds(const Manifest& manifest) {
+  const auto store = manifest.OpenObjects();
+  std::string scratch;
+  for (int64_t id = 0; id < manifest.sample_count(); ++id) {
+    static_cast<void>(manifest.Name(id));
+    static_cast<void>(manifest.Label(id));
+    const int count = manifest.RangeCount(id);
+    if (count < 1 || count > manifest.range_count()) return false;
+    if (manifest.DeliveredBytes(id) > manifest.max_delivered_bytes()) return false;
+    for (int i = 0; i < count; ++i) {
+      const Range range = manifest.RangeAt(id, i);
+      if (range.stored_bytes >= uint64_t{1} << 48 || range.offset_bytes >= uint64_t{1} << 48) return false;
+      if (range.delivered_bytes > manifest.max_delivered_bytes()) return false;
+      if (manifest.has_crc()) static_cast<void>(manifest.Crc(id, i));
+      static_cast<void>(store->Target(range.object, scratch));
+      static_cast<void>(store->Name(range.object));
+    }
+  }
+  for (int64_t label = 0; label < manifest.class_count(); ++label) static_cast<void>(manifest.class_name(static_cast<int32_t>(label)));
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("every flipped byte of header and column directory is refused", "[manifest]") {
+  TempFolder folder;
+  const std::string good = RichManifest(folder, 40);
+  REQUIRE(OpenBytes(folder, good, ManifestCheck::kHeader).ok());
+  const uint64_t end = DirectoryEnd(good);
+  REQUIRE(end > 500);
+  for (uint64_t i = 0; i < end; ++i) {
+    for (const int bit : {0x01, 0x80, 0xFF}) {
+      std::string bad = good;
+      bad[i] = static_cast<char>(bad[i] ^ bit);
+      const auto opened = OpenBytes(folder, bad, ManifestCheck::kHeader);
+      INFO("byte " << i << ": " << opened.status().ToString());
+      REQUIRE(opened.status().code() == absl::StatusCode::kDataLoss);
+      REQUIRE(Contains(MessageOf(opened), "penstock index"));
+    }
+  }
+}
+
+TEST_CASE("a manifest cut off anywhere is refused", "[manifest]") {
+  TempFolder folder;
+  const std::string good = RichManifest(folder, 40);
+  for (size_t length = 0; length < good.size(); ++length) {
+    const auto opened = OpenBytes(folder, good.substr(0, length), ManifestCheck::kHeader);
+    INFO("length " << length << ": " << opened.status().ToString());
+    REQUIRE(opened.status().code() == absl::StatusCode::kDataLoss);
+  }
+  CHECK(OpenBytes(folder, good + "x", ManifestCheck::kHeader).status().code() == absl::StatusCode::kDataLoss);
+}
+
+TEST_CASE("every flipped byte of a column is refused when columns are checked", "[manifest]") {
+  TempFolder folder;
+  const std::string good = RichManifest(folder, 10);
+  std::vector<bool> in_column(good.size());
+  for (uint32_t i = 0; i < HeaderOf(good).column_count; ++i) {
+    layout::Column column;
+    std::memcpy(&column, good.data() + sizeof(layout::Header) + i * sizeof column, sizeof column);
+    for (uint64_t k = 0; k < column.bytes; ++k) in_column[column.offset_bytes + k] = true;
+  }
+  for (size_t i = DirectoryEnd(good); i < good.size(); ++i) {
+    std::string bad = good;
+    bad[i] = static_cast<char>(bad[i] ^ 0x10);
+    const auto opened = OpenBytes(folder, bad, ManifestCheck::kAuto);
+    INFO("byte " << i);
+    REQUIRE(opened.ok() == !in_column[i]);  // what fills the space between columns means nothing
+  }
+}
+
+TEST_CASE("unchecked damage of columns gives answers in bounds", "[manifest]") {
+  TempFolder folder;
+  const std::string good = GENERATE(true, false) ? RichManifest(folder, 100) : TreeManifest(folder);
+  const uint64_t begin = DirectoryEnd(good);
+  std::mt19937_64 random(11);
+  int opened_count = 0;
+  for (int round = 0; round < 400; ++round) {
+    std::string bad = good;
+    const int flips = 1 + static_cast<int>(random() % 200);
+    for (int i = 0; i < flips; ++i) bad[begin + random() % (bad.size() - begin)] = static_cast<char>(random());
+    const auto opened = OpenBytes(folder, bad, ManifestCheck::kHeader);
+    if (!opened.ok()) continue;
+    ++opened_count;
+    REQUIRE(AnswersAreInBounds(**opened));
+  }
+  CHECK(opened_count > 50);
+  // All bits set and all bits clear are the worst values that counts and offsets can have.
+  for (const char fill : {'\xFF', '\0'}) {
+    std::string bad = good;
+    for (size_t i = begin; i < bad.size(); ++i) bad[i] = fill;
+    const auto opened = OpenBytes(folder, bad, ManifestCheck::kHeader);
+    if (opened.ok()) CHECK(AnswersAreInBounds(**opened));
+  }
+}
+
+// What somebody writes who also computes the checksums.
+TEST_CASE("a header that lies with a right checksum is refused or answered in bounds", "[manifest]") {
+  TempFolder folder;
+  const std::string good = RichManifest(folder, 10);
+  std::mt19937_64 random(5);
+  const std::vector<uint64_t> values = {0, 1, 2, 9, 11, 0x7FFFFFFF, 0xFFFFFFFF, uint64_t{1} << 32, uint64_t{1} << 61, uint64_t{1} << 63, ~uint64_t{0}};
+  uint64_t layout::Header::*const counts[] = {&layout::Header::sample_count, &layout::Header::object_count,     &layout::Header::range_count,
+                                              &layout::Header::folder_count, &layout::Header::class_count,      &layout::Header::file_bytes,
+                                              &layout::Header::total_bytes,  &layout::Header::max_stored_bytes, &layout::Header::max_delivered_bytes};
+  for (const auto count : counts) {
+    for (const uint64_t value : values) {
+      std::string bad = good;
+      layout::Header header = HeaderOf(bad);
+      header.*count = value;
+      SetHeader(bad, header);
+      const auto opened = OpenBytes(folder, bad, ManifestCheck::kHeader);
+      if (opened.ok()) CHECK(AnswersAreInBounds(**opened));
+    }
+  }
+  for (uint32_t i = 0; i < HeaderOf(good).column_count; ++i) {
+    for (int round = 0; round < 100; ++round) {
+      std::string bad = good;
+      layout::Column column;
+      char* place = bad.data() + sizeof(layout::Header) + i * sizeof column;
+      std::memcpy(&column, place, sizeof column);
+      (round % 2 == 0 ? column.offset_bytes : column.bytes) = round % 3 == 0 ? random() : random() % (good.size() + 64) & ~uint64_t{63};
+      std::memcpy(place, &column, sizeof column);
+      SetHeader(bad, HeaderOf(bad));
+      const auto opened = OpenBytes(folder, bad, ManifestCheck::kHeader);
+      if (opened.ok()) CHECK(AnswersAreInBounds(**opened));
+    }
+  }
+}
+
+TEST_CASE("a column that is missing or there twice is refused", "[manifest]") {
+  TempFolder folder;
+  const std::string good = RichManifest(folder, 10);
+  const uint32_t optional[] = {layout::kObjectPlaces, layout::kLabels, layout::kRangeDelivered, layout::kRangeFields, layout::kRangeCrcs};
+  for (uint32_t i = 0; i < HeaderOf(good).column_count; ++i) {
+    std::string bad = good;
+    layout::Column column;
+    char* place = bad.data() + sizeof(layout::Header) + i * sizeof column;
+    std::memcpy(&column, place, sizeof column);
+    const bool can_go = std::find(std::begin(optional), std::end(optional), column.tag) != std::end(optional);
+    column.tag = layout::Tag("zzzz");
+    std::memcpy(place, &column, sizeof column);
+    SetHeader(bad, HeaderOf(bad));
+    const auto opened = OpenBytes(folder, bad, ManifestCheck::kHeader);
+    INFO("column " << i << ": " << opened.status().ToString());
+    CHECK(opened.ok() == can_go);
+    if (opened.ok()) CHECK(AnswersAreInBounds(**opened));
+
+    if (i == 0) continue;
+    std::memcpy(place, bad.data() + sizeof(layout::Header), sizeof column);
+    SetHeader(bad, HeaderOf(bad));
+    CHECK(OpenBytes(folder, bad, ManifestCheck::kHeader).status().code() == absl::StatusCode::kDataLoss);
+  }
+}
+
+TEST_CASE("an unknown column is skipped unless it is required", "[manifest]") {
+  TempFolder folder;
+  std::string bytes = RichManifest(folder, 10);
+  // The checksums' column becomes one from the future.
+  for (uint32_t i = 0; i < HeaderOf(bytes).column_count; ++i) {
+    layout::Column column;
+    char* place = bytes.data() + sizeof(layout::Header) + i * sizeof column;
+    std::memcpy(&column, place, sizeof column);
+    if (column.tag != layout::kRangeCrcs) continue;
+    const bool required = GENERATE(true, false);
+    column.tag = layout::Tag("NEWS");
+    column.flags = required ? layout::kColumnRequired : 0;
+    std::memcpy(place, &column, sizeof column);
+    SetHeader(bytes, HeaderOf(bytes));
+    const auto opened = OpenBytes(folder, bytes, ManifestCheck::kAll);
+    if (required) {
+      CHECK(opened.status().code() == absl::StatusCode::kFailedPrecondition);
+      CHECK(Contains(MessageOf(opened), "NEWS"));
+      CHECK(Contains(MessageOf(opened), "newer penstock"));
+    } else {
+      REQUIRE_OK(opened);
+      CHECK_FALSE((*opened)->has_crc());
+    }
+  }
+}
+
+TEST_CASE("another layout version is refused and never overwritten", "[manifest]") {
+  LogCapture log;
+  TempFolder tree;
+  tree.Write("x");
+  const auto built = Manifest::Build(tree.path());
+  REQUIRE_OK(built);
+  std::string bytes = ReadFile(built->manifest->path());
+  layout::Header header = HeaderOf(bytes);
+  header.version = 2;
+  SetHeader(bytes, header);
+  tree.Write(".penstock/manifest", bytes);
+  for (const absl::Status& status : {Manifest::OpenSaved(built->manifest->path()).status(), Manifest::Open(tree.path()).status()}) {
+    CHECK(status.code() == absl::StatusCode::kFailedPrecondition);
+    CHECK(Contains(std::string(status.message()), "newer penstock"));
+  }
+  CHECK(ReadFile(built->manifest->path()) == bytes);
+}
+
+TEST_CASE("Verify finds what an unchecked open let pass", "[manifest]") {
+  TempFolder folder;
+  std::string bytes = TreeManifest(folder);
+  REQUIRE_OK((*OpenBytes(folder, bytes, ManifestCheck::kHeader))->Verify());
+  layout::Column first;
+  std::memcpy(&first, bytes.data() + sizeof(layout::Header), sizeof first);
+  bytes[first.offset_bytes] ^= 1;
+  const auto opened = OpenBytes(folder, bytes, ManifestCheck::kHeader);
+  REQUIRE_OK(opened);
+  CHECK((*opened)->Verify().code() == absl::StatusCode::kDataLoss);
+}
+
+TEST_CASE("other files are not taken for manifests", "[manifest]") {
+  TempFolder folder;
+  for (const std::string& text : {std::string(), std::string("text"), std::string(10'000, '\0'), std::string(10'000, '\xFF')}) {
+    CHECK(OpenBytes(folder, text, ManifestCheck::kAuto).status().code() == absl::StatusCode::kDataLoss);
+  }
+}
