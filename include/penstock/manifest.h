@@ -56,6 +56,9 @@ struct IndexOptions {
   /// Called about ten times a second on the thread that called Open, Build or Update. It must not throw.
   std::function<void(const IndexProgress&)> progress;
   bool crc = false;  // read all bytes and keep a CRC-32C per range
+  /// Manifest::Open serves a saved manifest that is older than its data set, with a warning, instead of making it anew. Loaders do that: a run must
+  /// not change its samples, and with them its order and its state, because somebody touched a folder; a file that is gone fails by its name.
+  bool keep_stale = false;
   double wait_s = 600;  // how long to wait for another process that indexes the same data set
 };
 

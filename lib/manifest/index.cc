@@ -89,6 +89,10 @@ absl::StatusOr<std::shared_ptr<const Manifest>> OpenServing(const std::string& p
   if (rule != TreeRule::kAuto && data_set.rule != TreeRule::kAuto && rule != data_set.rule) return unfit("was made by another rule");
   if (options.crc && !(*manifest)->has_crc()) return unfit("has no checksums");
   const absl::Status fresh = ManifestOpener::CheckFresh(**manifest);
+  if (fresh.code() == absl::StatusCode::kFailedPrecondition && options.keep_stale) {
+    Log(LogLevel::kWarning, absl::StrCat(fresh.message(), ". The run goes on with the saved manifest: what is new is not seen, what is gone fails by name; penstock index --update looks again"));
+    return manifest;
+  }
   if (!fresh.ok()) return fresh;
   return manifest;
 }

@@ -1,0 +1,70 @@
+// One batch, lent to the consumer.
+#ifndef PENSTOCK_BATCH_H_
+#define PENSTOCK_BATCH_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "penstock/export.h"
+
+struct CUstream_st;
+
+namespace penstock {
+
+/// A batch: one buffer, and where each sample lies in it.
+///
+/// Shape:    size() samples. Sample i has bytes [offset(i), offset(i) + length(i)) of data(). Nobody may assume that
+///           offset(i+1) = offset(i) + length(i): places are 64-byte aligned (unless samples share one read), in any order, with holes.
+/// Units:    offsets and lengths in bytes.
+/// Lifetime: all views are valid until Release(), Stop() notwithstanding. The destructor releases. A batch may outlive its loader:
+///           then its memory lives until the release.
+/// Threads:  one thread at a time.
+class PENSTOCK_EXPORT Batch {
+ public:
+  Batch() = default;
+  Batch(Batch&& other) noexcept;
+  Batch& operator=(Batch&& other) noexcept;
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+  ~Batch();
+
+  int64_t size() const;
+  int64_t epoch() const;
+  int64_t step() const;                              // within the epoch, from the run's origin
+  absl::Span<const int64_t> ids() const;             // sample ids
+  absl::Span<const int64_t> offsets() const;
+  absl::Span<const int64_t> lengths() const;         // 0 where valid is 0
+  absl::Span<const int32_t> labels() const;          // -1: none
+  absl::Span<const uint8_t> valid() const;           // 0: skipped by the error policy
+  std::byte* data() const;                           // device memory with options.device >= 0, else host memory
+  int64_t bytes() const;                             // of data(), holes included
+  int64_t stride() const;                            // layout=dense: bytes from one sample to the next; else 0
+  bool on_device() const;
+
+  /// Host path: the bytes of sample i. Empty on the device path.
+  absl::Span<const std::byte> sample(int64_t i) const;
+
+  /// Device path: makes `cuda_stream` wait for this batch's copies. Next() has already seen them finished, so this only orders the streams.
+  absl::Status WaitOn(CUstream_st* cuda_stream);
+  /// Device path: `cuda_stream` reads the batch too; its memory is reused only after what is enqueued there by the time of this call.
+  absl::Status RecordUse(CUstream_st* cuda_stream);
+  /// Gives the batch back; it is empty then. The second form is for the device path: reuse waits for `cuda_stream`.
+  void Release();
+  absl::Status Release(CUstream_st* cuda_stream);
+
+  explicit operator bool() const { return lease_ != nullptr; }
+
+ private:
+  friend class Loader;
+  friend class LoaderCore;
+  struct Lease;
+  explicit Batch(std::unique_ptr<Lease> lease);
+  std::unique_ptr<Lease> lease_;
+};
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_BATCH_H_

@@ -1,0 +1,103 @@
+// The front door of penstock.
+#ifndef PENSTOCK_LOADER_H_
+#define PENSTOCK_LOADER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "penstock/batch.h"
+#include "penstock/export.h"
+#include "penstock/manifest.h"
+#include "penstock/options.h"
+#include "penstock/stats.h"
+
+namespace penstock {
+
+class LoaderCore;
+class RuntimeCore;
+
+struct RuntimeOptions {
+  int64_t memory_bytes = 0;     // cap on the arenas of all its loaders; 0: none beyond each loader's own
+  int32_t queue_depth = 256;    // reads in flight of all its loaders; keep it below the device's nr_requests
+  int32_t io_workers = 16;      // threads of the shared pread pool
+};
+
+/// What the loaders of a process share: manifests, the map of the cores, the budgets of memory and reads in flight, and the pread pool.
+///
+/// Lifetime: kept alive by its loaders.
+/// Threads:  any.
+class PENSTOCK_EXPORT Runtime {
+ public:
+  static std::shared_ptr<Runtime> Create(const RuntimeOptions& options = {});
+  /// The one that loaders use who are not given another.
+  static std::shared_ptr<Runtime> Default();
+  ~Runtime();
+
+ private:
+  friend class Loader;
+  explicit Runtime(std::unique_ptr<RuntimeCore> core);
+  std::unique_ptr<RuntimeCore> core_;
+};
+
+/// One rank's stream of batches, into one device (or host memory).
+class PENSTOCK_EXPORT Loader {
+ public:
+  /// Opens (or builds) the manifest, sets up memory, rings and streams, and begins to read.
+  ///
+  /// Errors:   InvalidArgument    an option, named with what it takes.
+  ///           NotFound, DataLoss the data set or its manifest; see manifest.h.
+  ///           ResourceExhausted  memory, descriptors, RLIMIT_MEMLOCK: how much is needed, and what to raise. Also a batch that
+  ///                              cannot fit memory_bytes: named by its largest samples.
+  ///           Unavailable        engine=uring where io_uring is denied, or a device that cannot be opened.
+  /// Threads:  any.
+  static absl::StatusOr<std::unique_ptr<Loader>> Open(LoaderOptions options, std::shared_ptr<Runtime> runtime = nullptr);
+
+  /// Ends all reading. Returns within 5 s also while reads hang; their memory is kept aside until the kernel is done with it.
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  /// Returns the next batch of the current epoch, waiting until its bytes are in place (in device memory with options.device >= 0).
+  ///
+  /// Shape:    options.batch_size samples; the last batch of an epoch may have fewer, even none (only with tail=partial).
+  /// Errors:   OutOfRange         the epoch has ended; StartEpoch() begins the next one.
+  ///           DataLoss, NotFound, PermissionDenied...  a sample cannot be read (policy=fail); the message names the object, the byte range
+  ///                              and the sample. The loader stays usable, the position does not advance.
+  ///           DeadlineExceeded   nothing came within options.deadline_s; the message says what is waited for.
+  ///           ResourceExhausted  all memory is in batches that were not released; their ids are named.
+  ///           Cancelled          Stop() was called.
+  ///           FailedPrecondition in a forked child.
+  /// Threads:  one consumer at a time; Stop() may be called from any thread.
+  [[nodiscard]] absl::StatusOr<Batch> Next();
+
+  /// Begins the next epoch (or epoch `epoch`, from its start). What was read ahead for it is used; batches of the current epoch that were
+  /// not taken are given up.
+  absl::Status StartEpoch();
+  absl::Status StartEpoch(int64_t epoch);
+
+  /// Ends waiting and reading. Next() returns Cancelled from then on. Any thread.
+  void Stop();
+
+  int64_t epoch() const;
+  int64_t steps() const;  // in the current epoch, the same on every rank
+  int64_t step() const;   // taken in the current epoch
+
+  /// What to give to options.state to go on after the last batch that Next() handed out: below 1 KiB of JSON, the same on every rank
+  /// (at the same step), valid for any world size, batch size, stream count, prefetch depth or engine.
+  std::string state() const;
+
+  EpochReport report() const;  // the current epoch, up to now
+  SetupReport setup() const;
+  std::shared_ptr<const Manifest> manifest() const;
+
+ private:
+  explicit Loader(std::shared_ptr<LoaderCore> core);
+  std::shared_ptr<LoaderCore> core_;
+};
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_LOADER_H_

@@ -1,0 +1,107 @@
+// What a loader can be told. One struct; one table of the same options by name, for the command line, the environment
+// and the other languages.
+#ifndef PENSTOCK_OPTIONS_H_
+#define PENSTOCK_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "penstock/codec.h"
+#include "penstock/export.h"
+#include "penstock/order.h"
+
+namespace penstock {
+
+/// How bytes are moved. kAuto probes by doing, and the report names what it chose and why.
+enum class EngineOption { kAuto, kUring, kThreads };
+
+/// Buffered (page cache) or direct (O_DIRECT) reads. kAuto: direct where the data set is larger than the available memory and
+/// the file system allows it, buffered otherwise.
+enum class IoMode { kAuto, kBuffered, kDirect };
+
+/// What happens to a sample that cannot be read, after `retries` further tries.
+enum class ErrorPolicy {
+  kFail,        ///< Next() returns the error; the position does not advance, and calling Next() again tries again
+  kSkip,        ///< length 0, valid[i] = 0; the batch keeps its places
+  kSubstitute,  ///< another sample, chosen by a keyed function of seed, epoch, position and try
+};
+
+/// How samples lie in a batch.
+enum class Layout {
+  kRagged,  ///< 64-byte aligned places, in any order, with holes; offset[i] and length[i] say where
+  kDense,   ///< [B, stride] in batch order; every sample must have the same size
+};
+
+struct LoaderOptions {
+  // Behaviour.
+  std::string root;           // a folder (class folders or flat) or a list file: see manifest.h
+  std::string manifest_path;  // empty: the default place, see IndexOptions
+  int32_t rank = -1;          // 0 <= rank < world_size; -1: ask the launcher's environment
+  int32_t world_size = -1;
+  int64_t batch_size = 256;   // samples, of this rank and step
+  uint64_t seed = 0;
+  bool shuffle = true;
+  int64_t block_samples = 1;    // b: neighbours that stay together
+  int64_t window_samples = 1;   // w: a multiple of b
+  int64_t virtual_streams = 1;  // V
+  Tail tail = Tail::kDrop;
+  std::vector<int64_t> ids;     // not empty: order = ids
+  std::string state;            // JSON from Loader::state(): go on from there
+  Layout layout = Layout::kRagged;
+  ErrorPolicy policy = ErrorPolicy::kFail;
+  int32_t retries = 1;          // further tries of a failed read, before the policy
+  int64_t skip_max = 1000;      // samples skipped or substituted in an epoch, before it fails after all
+  double deadline_s = 600;      // of every wait; an NFS failover takes minutes
+  CodecOptions codec;           // identity by default
+  int32_t device = -1;          // CUDA ordinal; -1: batches stay in host memory
+  bool next_epoch_prefetch = true;  // streams go on into the next epoch before the last batch is taken
+
+  // Speed. `penstock bench` shows what these do on a given machine.
+  EngineOption engine = EngineOption::kAuto;
+  IoMode io = IoMode::kAuto;
+  int32_t streams = 0;                      // I/O streams; 0: by cpu_share
+  double cpu_share = 0.4;                   // of the allowed cores; the trainer needs the rest
+  int32_t queue_depth = 0;                  // reads in flight per process; 0: 64 per stream, 256 at most
+  int64_t read_bytes_max = 512 << 10;       // largest single read
+  int64_t piece_bytes = 4 << 20;            // what one stream fills and one copy moves
+  int64_t memory_bytes = int64_t{1} << 30;  // hard cap on the arena
+  int64_t device_bytes = int64_t{1} << 30;  // the device's ring of batches
+  int64_t max_quarantine_bytes = 0;         // memory given up to reads that never end; 0: a quarter of memory_bytes
+  int32_t prefetch_batches = 0;             // batches ahead of the consumer; 0: by batch and piece size
+  int64_t coalesce_gap_bytes = 4096;        // unwanted bytes worth reading to save one read
+  int32_t io_workers = 16;                  // both io-wq limits (io_uring); threads of the pread pool
+  bool huge_pages = true;
+  bool pin_cpus = true;                     // each stream on its core
+};
+
+/// One option as the table has it.
+struct OptionInfo {
+  const char* name;
+  const char* kind;      // "behaviour" or "speed"
+  const char* type;      // "text", "integer", "number", "bytes", "boolean", or the words it takes: "auto|uring|threads"
+  const char* help;
+};
+
+/// All options that can be set by name, in the order of the struct.
+PENSTOCK_EXPORT absl::Span<const OptionInfo> OptionTable();
+
+/// Sets one option from text ("batch_size", "256").
+///
+/// Errors: InvalidArgument  unknown name (the nearest known one is named) or a bad value (what it takes is named).
+PENSTOCK_EXPORT absl::Status SetOption(LoaderOptions& options, absl::string_view name, absl::string_view value);
+
+/// The option's value as SetOption would take it; empty for an unknown name.
+PENSTOCK_EXPORT std::string GetOption(const LoaderOptions& options, absl::string_view name);
+
+/// Overrides the speed options from the environment: PENSTOCK_QUEUE_DEPTH=128 and so on. Loader::Open calls it.
+///
+/// Errors: InvalidArgument  a bad value, or a PENSTOCK_ variable that names a behaviour option, which the environment must not change.
+PENSTOCK_EXPORT absl::Status ApplyEnvironment(LoaderOptions& options);
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_OPTIONS_H_

@@ -1,0 +1,95 @@
+// What an epoch did, and what bounded it.
+#ifndef PENSTOCK_STATS_H_
+#define PENSTOCK_STATS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "penstock/export.h"
+
+namespace penstock {
+
+/// What the consumer's waits were for. Only one of them is the verdict.
+enum class Bound {
+  kNothing,         ///< no wait worth a word
+  kConsumer,        ///< batches were ready: the loader waited for the trainer
+  kStoreLatency,    ///< reads took long however few were in flight
+  kStoreBandwidth,  ///< reads took long because many bytes were in flight
+  kOpen,            ///< opening files (cold metadata)
+  kCodec,
+  kCopy,            ///< the copy to the device
+  kCpu,             ///< the streams' own cores were busy
+};
+
+PENSTOCK_EXPORT const char* BoundName(Bound bound);
+
+/// Why positions were not delivered as planned.
+struct LedgerEntry {
+  int64_t epoch = 0;
+  int64_t position = 0;
+  int64_t id = 0;          // the sample that failed
+  int64_t substitute = -1; // the sample in its place; -1: skipped
+  std::string reason;
+};
+
+/// One epoch of one rank. delivered + substituted + skipped = taken; at the epoch's end taken = expected.
+struct EpochReport {
+  int64_t epoch = 0;
+  int64_t expected = 0;      // samples of this rank in the epoch (from its origin)
+  int64_t taken = 0;         // handed out by Next() up to now
+  int64_t delivered = 0;
+  int64_t substituted = 0;
+  int64_t skipped = 0;
+  int64_t dropped = 0;       // all ranks: what tail=drop leaves
+  int64_t padded = 0;        // all ranks: what tail=pad repeats
+  int64_t batches = 0;
+  int64_t bytes = 0;         // delivered sample bytes
+  double wall_s = 0;         // from the epoch's first Next() to its last (or to now)
+  double wait_s = 0;         // of that, inside Next()
+  double first_batch_s = 0;  // from Open to the first batch (first epoch), or of the first Next()
+  double stream_cpu_s = 0;   // CPU time of the I/O streams' threads
+  double next_p50_us = 0;    // of Next()
+  double next_p99_us = 0;
+  // Of the streams' time, summed over streams.
+  double open_s = 0;         // requests' time in opens / requests in flight on average
+  double transfer_s = 0;
+  double idle_s = 0;         // no memory, or far enough ahead: back-pressure
+  double codec_s = 0;
+  double copy_s = 0;
+  double read_latency_us = 0;     // mean time of one transfer
+  double open_latency_us = 0;     // mean time of one open
+  double latency_floor_us = 0;    // of a transfer with nothing else in flight (regression)
+  double bandwidth_mb_per_s = 0;  // of the store with everything in flight (regression); 0: not seen
+  int64_t requests = 0;
+  int64_t retries = 0;
+  int64_t late_reports = 0;       // waits over 30 s that were reported
+  Bound bound = Bound::kNothing;
+  std::string verdict;            // one line: what bounded it, with the figure and what to change
+  std::vector<LedgerEntry> ledger;  // at most 1,000 entries; the counts above are exact
+};
+
+/// How a loader was set up: what was chosen, and why.
+struct SetupReport {
+  std::string engine;        // "uring", "threads"
+  std::string engine_why;
+  std::string io;            // "buffered", "direct"
+  std::string io_why;
+  int32_t streams = 0;
+  int32_t queue_depth = 0;   // reads in flight, all streams of this loader
+  std::vector<int32_t> cpus; // of each stream; -1: not pinned
+  int32_t numa_node = -1;
+  int64_t arena_bytes = 0;
+  std::string pages;
+  std::string binding;
+  std::string pinning;
+  int64_t batch_bytes_max = 0;   // a bound for the largest batch
+  int32_t prefetch_batches = 0;
+  int64_t quarantined_bytes = 0; // now
+  std::string fingerprint;       // of the manifest
+  std::vector<std::string> warnings;
+};
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_STATS_H_

@@ -1,0 +1,157 @@
+#include <sys/resource.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "cli/commands.h"
+#include "penstock/loader.h"
+
+namespace penstock::cli {
+namespace {
+
+struct BenchArguments {
+  std::string root;
+  int64_t epochs = 1;
+  int64_t batch = 256;
+  double step_ms = 0;
+  std::vector<std::string> set;
+  bool json = false;
+};
+
+double CpuSeconds() {
+  rusage usage;
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + 1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
+int64_t PeakRssBytes() {
+  rusage usage;
+  ::getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+double Seconds(std::chrono::steady_clock::time_point from) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count(); }
+
+nlohmann::json EpochJson(const EpochReport& report, double wall_s, double cpu_s) {
+  const double gigabytes = 1e-9 * static_cast<double>(report.bytes);
+  return {{"epoch", report.epoch},
+          {"wall_s", wall_s},
+          {"samples", report.taken},
+          {"bytes", report.bytes},
+          {"samples_per_s", static_cast<double>(report.taken) / wall_s},
+          {"mb_per_s", 1e3 * gigabytes / wall_s},
+          {"cpu_s", cpu_s},
+          {"cpu_s_per_gb", gigabytes > 0 ? cpu_s / gigabytes : 0.0},
+          {"next_p50_us", report.next_p50_us},
+          {"next_p99_us", report.next_p99_us},
+          {"first_batch_s", report.first_batch_s},
+          {"wait_share", report.wall_s > 0 ? report.wait_s / report.wall_s : 0.0},
+          {"skipped", report.skipped},
+          {"substituted", report.substituted},
+          {"open_latency_us", report.open_latency_us},
+          {"read_latency_us", report.read_latency_us},
+          {"latency_floor_us", report.latency_floor_us},
+          {"bandwidth_mb_per_s", report.bandwidth_mb_per_s},
+          {"bound", BoundName(report.bound)},
+          {"verdict", report.verdict}};
+}
+
+int RunBench(const BenchArguments& arguments) {
+  LoaderOptions options;
+  options.root = arguments.root;
+  options.batch_size = arguments.batch;
+  options.tail = Tail::kPartial;
+  for (const std::string& pair : arguments.set) {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(pair, absl::MaxSplits('=', 1));
+    if (absl::Status status = SetOption(options, parts.first, parts.second); !status.ok()) return Fail(status);
+  }
+  // Nothing follows the last epoch, so nothing is read ahead for it there.
+  options.next_epoch_prefetch = arguments.epochs > 1 && options.next_epoch_prefetch;
+  double cpu_before = CpuSeconds();
+  auto begin = std::chrono::steady_clock::now();
+  absl::StatusOr<std::unique_ptr<Loader>> opened = Loader::Open(options);
+  if (!opened.ok()) return Fail(opened.status());
+  Loader& loader = **opened;
+  const double open_s = Seconds(begin);
+  const SetupReport setup = loader.setup();
+  if (!arguments.json) {
+    std::printf("%s: %lld samples, %.1f MB\n", arguments.root.c_str(), static_cast<long long>(loader.manifest()->sample_count()), 1e-6 * static_cast<double>(loader.manifest()->total_bytes()));
+    std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight, %d batches ahead, arena %.0f MB: %s; %s\nopen %.1f ms\n", setup.engine.c_str(), setup.engine_why.c_str(),
+                setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.queue_depth, setup.prefetch_batches, 1e-6 * static_cast<double>(setup.arena_bytes), setup.pages.c_str(),
+                setup.binding.c_str(), 1e3 * open_s);
+  }
+  nlohmann::json epochs = nlohmann::json::array();
+  uint64_t touched = 0;
+  for (int64_t epoch = 0; epoch < arguments.epochs; ++epoch) {
+    if (epoch > 0) {
+      cpu_before = CpuSeconds();
+      begin = std::chrono::steady_clock::now();
+      if (absl::Status status = loader.StartEpoch(); !status.ok()) return Fail(status);
+    }
+    while (true) {
+      absl::StatusOr<Batch> batch = loader.Next();
+      if (absl::IsOutOfRange(batch.status())) break;
+      if (!batch.ok()) return Fail(batch.status());
+      for (int64_t i = 0; i < batch->size(); ++i) {
+        if (const absl::Span<const std::byte> sample = batch->sample(i); !sample.empty()) touched += static_cast<uint64_t>(sample[0]);
+      }
+      if (arguments.step_ms > 0) std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(arguments.step_ms));
+    }
+    const double wall_s = Seconds(begin);
+    const EpochReport report = loader.report();
+    const nlohmann::json json = EpochJson(report, wall_s, CpuSeconds() - cpu_before);
+    epochs.push_back(json);
+    if (!arguments.json) {
+      std::printf("epoch %lld: %.0f samples/s, %.0f MB/s, %.3f CPU s/GB, Next() p50 %.0f us, p99 %.0f us, first batch %.1f ms\n  bound by %s\n", static_cast<long long>(report.epoch),
+                  json["samples_per_s"].get<double>(), json["mb_per_s"].get<double>(), json["cpu_s_per_gb"].get<double>(), report.next_p50_us, report.next_p99_us, 1e3 * report.first_batch_s,
+                  report.verdict.c_str());
+      if (report.skipped + report.substituted > 0) {
+        std::printf("  skipped %lld, substituted %lld; the first: %s\n", static_cast<long long>(report.skipped), static_cast<long long>(report.substituted),
+                    report.ledger.empty() ? "" : report.ledger[0].reason.c_str());
+      }
+    }
+  }
+  if (arguments.json) {
+    nlohmann::json out = epochs.back();  // the figures of the last epoch at the top, for tools that compare
+    out["open_s"] = open_s;
+    out["first_batch_s"] = epochs.front()["first_batch_s"];
+    out["peak_rss_bytes"] = PeakRssBytes();
+    out["engine"] = setup.engine;
+    out["io"] = setup.io;
+    out["streams"] = setup.streams;
+    out["queue_depth"] = setup.queue_depth;
+    out["pages"] = setup.pages;
+    out["epochs"] = epochs;
+    out["touched"] = touched;  // keeps the reads of each sample's first byte
+    std::printf("%s\n", out.dump(2).c_str());
+  } else {
+    std::printf("peak memory %.0f MB\n", 1e-6 * static_cast<double>(PeakRssBytes()));
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command AddBench(CLI::App& app) {
+  auto arguments = std::make_shared<BenchArguments>();
+  CLI::App* command = app.add_subcommand("bench", "Read a data set as training would, and say what bounds it");
+  command->add_option("root", arguments->root, "the data set")->required();
+  command->add_option("--epochs", arguments->epochs, "epochs to read")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--batch", arguments->batch, "samples per batch")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--step-ms", arguments->step_ms, "a training step: sleep this long after each batch")->capture_default_str();
+  command->add_option("--set", arguments->set, "a loader option, NAME=VALUE; may be repeated");
+  command->add_flag("--json", arguments->json, "one JSON object: the last epoch's figures, and all epochs in `epochs`");
+  std::string footer = "Options for --set:\n";
+  for (const OptionInfo& info : OptionTable()) absl::StrAppend(&footer, "  ", info.name, " (", info.type, "): ", info.help, "\n");
+  command->footer(footer);
+  return [arguments] { return RunBench(*arguments); };
+}
+
+}  // namespace penstock::cli

@@ -1,0 +1,99 @@
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_format.h"
+#include "cli/commands.h"
+#include "penstock/manifest.h"
+
+namespace penstock::cli {
+namespace {
+
+struct IndexArguments {
+  std::string root;
+  std::string manifest;
+  std::string rule = "auto";
+  int threads = 0;
+  bool update = false;
+  bool crc = false;
+};
+
+// One line that is rewritten on a terminal; a line every ten seconds in a log.
+class ProgressLine {
+ public:
+  void Show(const IndexProgress& progress) {
+    static constexpr const char* kPhases[] = {"waiting for another indexer", "scanning", "checksums", "saving"};
+    const double now = progress.seconds;
+    const bool new_phase = progress.phase != phase_;
+    if (!terminal_ && !new_phase && now - shown_ < 10) return;
+    if (terminal_ && !new_phase && now - shown_ < 0.1) return;
+    phase_ = progress.phase;
+    shown_ = now;
+    const char* bar_end = terminal_ ? "\r" : "\n";
+    if (progress.files_total > 0) {
+      const int filled = static_cast<int>(30 * progress.files / progress.files_total);
+      std::fprintf(stderr, "%s [%s%s] %lld of %lld files%s", kPhases[static_cast<int>(progress.phase)], std::string(static_cast<size_t>(filled), '#').c_str(),
+                   std::string(static_cast<size_t>(30 - filled), ' ').c_str(), static_cast<long long>(progress.files), static_cast<long long>(progress.files_total), bar_end);
+    } else {
+      std::fprintf(stderr, "%s: %lld files in %lld folders, %.1f s %s%s", kPhases[static_cast<int>(progress.phase)], static_cast<long long>(progress.files),
+                   static_cast<long long>(progress.folders), progress.seconds, progress.note.c_str(), bar_end);
+    }
+    std::fflush(stderr);
+    used_ = true;
+  }
+  ~ProgressLine() {
+    if (terminal_ && used_) std::fprintf(stderr, "\033[K");
+  }
+
+ private:
+  const bool terminal_ = ::isatty(STDERR_FILENO) == 1;
+  bool used_ = false;
+  double shown_ = -100;
+  IndexProgress::Phase phase_ = IndexProgress::Phase::kSaving;
+};
+
+int RunIndex(const IndexArguments& arguments) {
+  IndexOptions options;
+  options.manifest_path = arguments.manifest;
+  options.threads = arguments.threads;
+  options.crc = arguments.crc;
+  options.rule = arguments.rule == "classes" ? TreeRule::kClasses : arguments.rule == "flat" ? TreeRule::kFlat : arguments.rule == "list" ? TreeRule::kList : TreeRule::kAuto;
+  absl::StatusOr<IndexResult> result = absl::UnknownError("");
+  {
+    ProgressLine line;
+    options.progress = [&](const IndexProgress& progress) { line.Show(progress); };
+    result = arguments.update ? Manifest::Update(arguments.root, options) : Manifest::Build(arguments.root, options);
+  }
+  if (!result.ok()) return Fail(result.status());
+  const Manifest& manifest = *result->manifest;
+  std::printf("%s: %lld samples, %lld classes, %.1f MB, largest %llu bytes\nmanifest %s (%.1f MB), fingerprint %s\n", manifest.root().c_str(),
+              static_cast<long long>(manifest.sample_count()), static_cast<long long>(manifest.class_count()), 1e-6 * static_cast<double>(manifest.total_bytes()),
+              static_cast<unsigned long long>(manifest.max_delivered_bytes()), manifest.path().c_str(), 1e-6 * static_cast<double>(manifest.file_bytes()), manifest.fingerprint().c_str());
+  const IndexCounts& counts = result->counts;
+  if (arguments.update) {
+    std::printf("added %lld, removed %lld, changed %lld\n", static_cast<long long>(counts.added), static_cast<long long>(counts.removed), static_cast<long long>(counts.changed));
+  }
+  if (!counts.examples.empty()) {
+    std::printf("left out: %lld hidden, %lld non-regular, %lld broken links, %lld cycles, %lld vanished, %lld without a class: %s\n", static_cast<long long>(counts.hidden),
+                static_cast<long long>(counts.non_regular), static_cast<long long>(counts.broken_links), static_cast<long long>(counts.cycles), static_cast<long long>(counts.vanished),
+                static_cast<long long>(counts.unlabeled), counts.examples.c_str());
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command AddIndex(CLI::App& app) {
+  auto arguments = std::make_shared<IndexArguments>();
+  CLI::App* command = app.add_subcommand("index", "List a data set once and save what was found");
+  command->add_option("root", arguments->root, "folder of class folders, flat folder, or list file (path[TAB label] a line)")->required();
+  command->add_option("--manifest", arguments->manifest, "where to save it; default: ROOT/.penstock/manifest");
+  command->add_option("--rule", arguments->rule, "how to read the tree")->check(CLI::IsMember({"auto", "classes", "flat", "list"}))->capture_default_str();
+  command->add_option("--threads", arguments->threads, "threads that list; 0: by cores and file system")->capture_default_str();
+  command->add_flag("--update", arguments->update, "the tree has grown: say what was added, removed and changed");
+  command->add_flag("--crc", arguments->crc, "read all bytes, and keep a CRC-32C of each sample");
+  return [arguments] { return RunIndex(*arguments); };
+}
+
+}  // namespace penstock::cli

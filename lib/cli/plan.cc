@@ -1,0 +1,92 @@
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/commands.h"
+#include "penstock/loader.h"
+#include "penstock/manifest.h"
+#include "penstock/order.h"
+
+namespace penstock::cli {
+namespace {
+
+struct PlanArguments {
+  std::string root;
+  int64_t samples = 0;
+  std::string state;
+  int64_t epoch = 0;
+  int64_t position = 0;
+  int64_t step = -1;
+  int64_t rank = 0;
+  int64_t world = 1;
+  int64_t batch = 256;
+  std::string tail = "drop";
+  bool no_shuffle = false;
+  OrderOptions order;
+};
+
+int RunPlan(PlanArguments arguments) {
+  int64_t samples = arguments.samples;
+  if (samples == 0) {
+    if (arguments.root.empty()) return Fail(absl::InvalidArgumentError("plan: give a data set, or --samples N"));
+    absl::StatusOr<std::shared_ptr<const Manifest>> manifest = Manifest::Open(arguments.root);
+    if (!manifest.ok()) return Fail(manifest.status());
+    samples = (*manifest)->sample_count();
+  }
+  StepPlan steps;
+  steps.sample_count = samples;
+  steps.origin = arguments.position;
+  steps.batch_size = arguments.batch;
+  steps.world_size = arguments.world;
+  steps.tail = arguments.tail == "pad" ? Tail::kPad : arguments.tail == "partial" ? Tail::kPartial : Tail::kDrop;
+  if (!arguments.state.empty()) {
+    absl::StatusOr<State> state = State::FromJson(arguments.state);
+    if (!state.ok()) return Fail(state.status());
+    arguments.epoch = state->epoch;
+    steps.origin = state->position;
+    steps.tail = state->tail;
+    arguments.order = OrderOptions{state->block_samples, state->window_samples, state->virtual_streams, state->seed, state->shuffle};
+    arguments.no_shuffle = !state->shuffle;
+  }
+  arguments.order.shuffle = !arguments.no_shuffle;
+  absl::StatusOr<Order> order = Order::Create(samples, arguments.order);
+  if (!order.ok()) return Fail(order.status());
+  if (arguments.rank < 0 || arguments.rank >= arguments.world) return Fail(absl::InvalidArgumentError("plan: --rank is not below --world"));
+  if (steps.origin < 0 || steps.origin >= samples) return Fail(absl::InvalidArgumentError("plan: the position is not within the epoch"));
+  const int64_t count = steps.steps();
+  if (arguments.step >= count) return Fail(absl::InvalidArgumentError("plan: the epoch has only " + std::to_string(count) + " steps"));
+  if (arguments.step < 0) {
+    std::printf("samples %lld, steps %lld, expected %lld, dropped %lld, padded %lld\n", static_cast<long long>(samples), static_cast<long long>(count),
+                static_cast<long long>(steps.expected_samples()), static_cast<long long>(steps.dropped()), static_cast<long long>(steps.padded()));
+    return 0;
+  }
+  std::vector<int64_t> positions;
+  steps.Positions(arguments.step, arguments.rank, positions);
+  for (const int64_t position : positions) std::printf("%lld\n", static_cast<long long>(order->IdAt(arguments.epoch, StepPlan::Wrap(position, samples))));
+  return 0;
+}
+
+}  // namespace
+
+Command AddPlan(CLI::App& app) {
+  auto arguments = std::make_shared<PlanArguments>();
+  CLI::App* command = app.add_subcommand("plan", "Print which samples a rank reads in a step, without touching data; without --step, the epoch's counts");
+  command->add_option("root", arguments->root, "the data set (or --samples)");
+  command->add_option("--samples", arguments->samples, "number of samples, instead of a data set");
+  command->add_option("--state", arguments->state, "JSON of a saved state: its order, epoch and position");
+  command->add_option("--epoch", arguments->epoch)->capture_default_str();
+  command->add_option("--position", arguments->position, "origin of the run in the epoch")->capture_default_str();
+  command->add_option("--step", arguments->step, "counted from the origin");
+  command->add_option("--rank", arguments->rank)->capture_default_str();
+  command->add_option("--world", arguments->world, "ranks in all")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--batch", arguments->batch, "samples per rank and step")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--tail", arguments->tail)->check(CLI::IsMember({"drop", "pad", "partial"}))->capture_default_str();
+  command->add_option("--seed", arguments->order.seed)->capture_default_str();
+  command->add_option("--block", arguments->order.block_samples, "b: neighbours that stay together")->capture_default_str();
+  command->add_option("--window", arguments->order.window_samples, "w: shuffle window, a multiple of b")->capture_default_str();
+  command->add_option("--virtual-streams", arguments->order.virtual_streams, "V: chunks of the epoch")->capture_default_str();
+  command->add_flag("--no-shuffle", arguments->no_shuffle, "the order of the ids");
+  return [arguments] { return RunPlan(*arguments); };
+}
+
+}  // namespace penstock::cli

@@ -1,0 +1,68 @@
+#include "penstock/loader.h"
+
+#include <new>
+#include <utility>
+
+#include "loader/loader_core.h"
+
+namespace penstock {
+namespace {
+
+absl::Status Forked() {
+  return absl::FailedPreconditionError("this loader was opened before fork(): its threads and rings are the parent's. Open a loader in the child, or use threads");
+}
+
+}  // namespace
+
+Loader::Loader(std::shared_ptr<LoaderCore> core) : core_(std::move(core)) {}
+
+absl::StatusOr<std::unique_ptr<Loader>> Loader::Open(LoaderOptions options, std::shared_ptr<Runtime> runtime) {
+  if (runtime == nullptr) runtime = Runtime::Default();
+  RuntimeCore& runtime_core = *runtime->core_;
+  auto core = std::make_shared<LoaderCore>(std::move(options), std::move(runtime), runtime_core);
+  absl::Status status = core->Open();
+  if (!status.ok()) {
+    core->Shutdown();
+    return status;
+  }
+  return std::unique_ptr<Loader>(new Loader(std::move(core)));
+}
+
+Loader::~Loader() {
+  if (core_->InForkedChild()) {
+    // Nothing of it may be touched here: the locks may be held by threads that this process does not have.
+    new std::shared_ptr<LoaderCore>(std::move(core_));
+    return;
+  }
+  core_->Shutdown();
+}
+
+absl::StatusOr<Batch> Loader::Next() {
+  if (core_->InForkedChild()) return Forked();
+  return core_->Next();
+}
+
+absl::Status Loader::StartEpoch() {
+  if (core_->InForkedChild()) return Forked();
+  return core_->StartEpoch(-1);
+}
+
+absl::Status Loader::StartEpoch(int64_t epoch) {
+  if (core_->InForkedChild()) return Forked();
+  if (epoch < 0) return absl::InvalidArgumentError("epochs are counted from 0");
+  return core_->StartEpoch(epoch);
+}
+
+void Loader::Stop() {
+  if (!core_->InForkedChild()) core_->Stop();
+}
+
+int64_t Loader::epoch() const { return core_->InForkedChild() ? -1 : core_->epoch(); }
+int64_t Loader::steps() const { return core_->InForkedChild() ? -1 : core_->steps(); }
+int64_t Loader::step() const { return core_->InForkedChild() ? -1 : core_->step(); }
+std::string Loader::state() const { return core_->InForkedChild() ? std::string() : core_->state(); }
+EpochReport Loader::report() const { return core_->InForkedChild() ? EpochReport() : core_->report(); }
+SetupReport Loader::setup() const { return core_->InForkedChild() ? SetupReport() : core_->setup(); }
+std::shared_ptr<const Manifest> Loader::manifest() const { return core_->manifest(); }
+
+}  // namespace penstock

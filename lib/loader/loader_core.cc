@@ -1,0 +1,989 @@
+#include "loader/loader_core.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <limits>
+#include <queue>
+#include <utility>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "base/align.h"
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "loader/lease.h"
+#include "loader/residency.h"
+#include "loader/verdict.h"
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kReportNs = 30 * kNsPerSecond;       // a wait so long is reported
+constexpr int64_t kShutdownNs = 3 * kNsPerSecond;      // for the streams; a loader ends within 5 s, whatever hangs
+constexpr int32_t kDepthPerStream = 64;                // reads in flight; facts: 64-256 keep an NVMe drive busy
+constexpr int32_t kDepthMax = 256;                     // nr_requests of most block devices
+constexpr size_t kLedgerMax = 1000;
+constexpr size_t kNextSamplesMax = 1 << 16;
+constexpr size_t kIdsNamed = 4;                        // of a lent batch, in a message
+
+int32_t Granules(uint64_t bytes) { return static_cast<int32_t>(std::max<uint64_t>(1, CeilDiv(bytes, kGranuleBytes))); }
+
+double ProcessCpuSeconds() {
+  rusage usage;
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+void PinThisThread(int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  // A cpuset that changed since the map was read is no reason to fail: the thread runs where it may.
+  ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set);
+}
+
+}  // namespace
+
+LoaderCore::LoaderCore(LoaderOptions options, std::shared_ptr<Runtime> runtime, RuntimeCore& runtime_core)
+    : options_(std::move(options)), runtime_(std::move(runtime)), runtime_core_(runtime_core), opened_ns_(MonotonicNs()) {}
+
+LoaderCore::~LoaderCore() {
+  if (leased_depth_ > 0) runtime_core_.ReturnDepth(leased_depth_);
+  if (leased_memory_) runtime_core_.ReturnMemory(options_.memory_bytes);
+}
+
+absl::Status LoaderCore::ResolveOptions() {
+  if (absl::Status status = ApplyEnvironment(options_); !status.ok()) return status;
+  // The struct may have been filled by hand: what the table would refuse is refused here too.
+  for (const OptionInfo& info : OptionTable()) {
+    LoaderOptions scratch;
+    const std::string value = GetOption(options_, info.name);
+    if (absl::Status status = SetOption(scratch, info.name, value); !status.ok()) return status;
+  }
+  if (options_.root.empty()) return absl::InvalidArgumentError("option root is empty: name a folder of samples or a list file");
+  if (!IsAligned(static_cast<uint64_t>(options_.piece_bytes), 4096)) {
+    return absl::InvalidArgumentError(absl::StrCat("option piece_bytes = ", options_.piece_bytes, " is not a multiple of 4096"));
+  }
+  absl::StatusOr<RankInfo> rank = DiscoverRank(options_.rank, options_.world_size, [](const char* name) { return static_cast<const char*>(std::getenv(name)); });
+  if (!rank.ok()) return rank.status();
+  options_.rank = rank->rank;
+  options_.world_size = rank->world_size;
+  local_rank_ = rank->local_rank;
+  local_world_size_ = rank->local_world_size;
+  return absl::OkStatus();
+}
+
+absl::Status LoaderCore::ResolveOrder() {
+  fingerprint_ = manifest_->fingerprint();
+  std::optional<State> state;
+  if (!options_.state.empty()) {
+    absl::StatusOr<State> parsed = State::FromJson(options_.state);
+    if (!parsed.ok()) return parsed.status();
+    state = *std::move(parsed);
+    // The order is the state's: going on means the same order, whatever this program's defaults are.
+    options_.seed = state->seed;
+    options_.shuffle = state->shuffle;
+    options_.block_samples = state->block_samples;
+    options_.window_samples = state->window_samples;
+    options_.virtual_streams = state->virtual_streams;
+    options_.tail = state->tail;
+    first_epoch_ = state->epoch;
+    origin_ = state->position;
+  }
+  absl::StatusOr<Order> order = absl::UnknownError("");
+  if (!options_.ids.empty()) {
+    order = Order::FromIds(options_.ids, manifest_->sample_count());
+  } else {
+    OrderOptions order_options;
+    order_options.block_samples = options_.block_samples;
+    order_options.window_samples = options_.window_samples;
+    order_options.virtual_streams = options_.virtual_streams;
+    order_options.seed = options_.seed;
+    order_options.shuffle = options_.shuffle;
+    order = Order::Create(manifest_->sample_count(), order_options);
+  }
+  if (!order.ok()) return order.status();
+  order_.emplace(*std::move(order));
+  if (state.has_value()) {
+    if (absl::Status status = state->Matches(fingerprint_, *order_); !status.ok()) return status;
+  }
+  if (origin_ >= order_->size()) {
+    return absl::InvalidArgumentError(absl::StrCat("the state's position ", origin_, " is beyond the ", order_->size(), " samples of an epoch"));
+  }
+  epoch_ = plan_epoch_ = first_epoch_;
+  return absl::OkStatus();
+}
+
+StepPlan LoaderCore::StepsOf(int64_t epoch) const {
+  StepPlan steps;
+  steps.sample_count = order_->size();
+  steps.origin = epoch == first_epoch_ ? origin_ : 0;
+  steps.batch_size = options_.batch_size;
+  steps.world_size = options_.world_size;
+  steps.tail = options_.tail;
+  return steps;
+}
+
+int64_t LoaderCore::RankSamples(int64_t epoch) const {
+  const StepPlan steps = StepsOf(epoch);
+  const int64_t count = steps.steps();
+  if (options_.tail != Tail::kPartial || count == 0) return count * options_.batch_size;
+  std::vector<int64_t> last;
+  steps.Positions(count - 1, options_.rank, last);
+  return (count - 1) * options_.batch_size + static_cast<int64_t>(last.size());
+}
+
+void LoaderCore::ChooseIo() {
+  const Residency residency = LookAtResidency(*manifest_, *objects_);
+  std::string why = residency.why;
+  direct_ = residency.prefer_direct;
+  if (options_.io == IoMode::kBuffered) {
+    direct_ = false;
+    why = "asked for";
+  } else if (options_.io == IoMode::kDirect) {
+    direct_ = residency.direct_alignment > 0;
+    why = direct_ ? "asked for" : absl::StrCat("direct was asked for, but ", residency.why);
+    if (!direct_) setup_.warnings.push_back(why);
+  }
+  // Direct reads begin at an aligned byte; samples of several ranges are packed without holes, which that forbids.
+  if (direct_ && manifest_->range_count() > manifest_->sample_count()) {
+    direct_ = false;
+    why = "samples of several ranges are read buffered";
+  }
+  plan_options_.direct_alignment = direct_ ? static_cast<uint64_t>(residency.direct_alignment) : 0;
+  setup_.io = direct_ ? "direct" : "buffered";
+  setup_.io_why = why;
+}
+
+absl::Status LoaderCore::ResolveMemory() {
+  absl::StatusOr<std::shared_ptr<const Codec>> codec = MakeCodec(options_.codec);
+  if (!codec.ok()) return codec.status();
+  if (options_.codec.verify_crc && !manifest_->has_crc()) {
+    return absl::FailedPreconditionError(absl::StrCat("verify_crc: the manifest ", EscapeName(manifest_->path()), " has no checksums; make them with penstock index --crc"));
+  }
+  codec_ = *std::move(codec);
+  packed_ = manifest_->object_count() < manifest_->sample_count();
+  plan_options_.dense = options_.layout == Layout::kDense;
+  plan_options_.scratch = !codec_->identity() && !codec_->in_place();
+  plan_options_.split_large = codec_->identity();
+  plan_options_.piece_bytes = static_cast<uint64_t>(options_.piece_bytes);
+  plan_options_.coalesce_gap_bytes = static_cast<uint64_t>(options_.coalesce_gap_bytes);
+  plan_options_.sort_by_object = packed_;
+
+  // The largest batch there can be: first by the largest sample, which costs nothing; if that is too much, by the batch_size largest.
+  const int64_t count = std::min(options_.batch_size, manifest_->sample_count());
+  const auto bound = [&](uint64_t stored) {
+    return PlanBytesBound(options_.batch_size, stored, plan_options_.scratch ? codec_->DeliveredBound(stored, stored) : stored, plan_options_);
+  };
+  const auto budget = static_cast<uint64_t>(options_.memory_bytes) / kGranuleBytes * kGranuleBytes;
+  const uint64_t largest = manifest_->max_delivered_bytes();
+  uint64_t batch_bytes = std::numeric_limits<uint64_t>::max();
+  if (largest < budget) batch_bytes = bound(largest * static_cast<uint64_t>(options_.batch_size));
+  if (AlignUp(std::min(batch_bytes, budget), kGranuleBytes) * 4 > budget) {
+    using Entry = std::pair<uint64_t, int64_t>;  // bytes, id
+    std::priority_queue<Entry, std::vector<Entry>, std::greater<>> top;
+    for (int64_t id = 0; id < manifest_->sample_count(); ++id) {
+      top.emplace(manifest_->StoredBytes(id), id);
+      if (static_cast<int64_t>(top.size()) > count) top.pop();
+    }
+    uint64_t sum = 0;
+    Entry biggest;
+    for (; !top.empty(); top.pop()) {
+      biggest = top.top();
+      sum += biggest.first;
+    }
+    // A batch may hold a sample several times only with tail=pad or substitutes; the bound by the largest sample covers those where it is affordable.
+    batch_bytes = bound(sum);
+    if (AlignUp(batch_bytes, kGranuleBytes) * 2 > budget) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "a batch of ", options_.batch_size, " samples may need ", batch_bytes, " bytes (the largest sample, ", EscapeName(manifest_->Name(biggest.second)), ", has ", biggest.first,
+          "), and one batch is kept in reserve, so memory_bytes must be at least ", 2 * AlignUp(batch_bytes, kGranuleBytes), ", but it is ", options_.memory_bytes,
+          "; raise memory_bytes or lower batch_size"));
+    }
+  }
+  setup_.batch_bytes_max = static_cast<int64_t>(batch_bytes);
+  reserve_granules_ = Granules(batch_bytes);
+  quarantine_max_bytes_ = options_.max_quarantine_bytes > 0 ? options_.max_quarantine_bytes : options_.memory_bytes / 4;
+
+  if (absl::Status status = runtime_core_.LeaseMemory(options_.memory_bytes); !status.ok()) return status;
+  leased_memory_ = true;
+  ArenaOptions arena;
+  arena.bytes = options_.memory_bytes;
+  arena.huge_pages = options_.huge_pages;
+  arena.numa_node = setup_.numa_node;
+  absl::StatusOr<std::shared_ptr<Arena>> made = Arena::Create(arena);
+  if (!made.ok()) return made.status();
+  arena_ = *std::move(made);
+
+  setup_.prefetch_batches = options_.prefetch_batches;
+  if (setup_.prefetch_batches == 0) {
+    // Enough pieces ahead that every stream has one in hand and one to go on with, and two batches for the consumer.
+    const uint64_t mean = manifest_->total_bytes() / static_cast<uint64_t>(manifest_->sample_count()) + kPlaceAlignment;
+    const uint64_t mean_batch = mean * static_cast<uint64_t>(options_.batch_size);
+    const uint64_t pieces_per_batch = std::max<uint64_t>(1, mean_batch / plan_options_.piece_bytes);
+    setup_.prefetch_batches = static_cast<int32_t>(2 + CeilDiv(2 * static_cast<uint64_t>(setup_.streams), pieces_per_batch));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LoaderCore::ResolveStreams() {
+  absl::StatusOr<Topology> topology = ReadTopology();
+  if (!topology.ok()) return topology.status();
+  allowed_cpus_ = std::max<int>(1, static_cast<int>(topology->allowed_cpus.size()));
+  PlacementOptions placement;
+  placement.streams = options_.streams;
+  placement.cpu_share = options_.cpu_share;
+  placement.local_rank = local_rank_;
+  placement.local_world_size = local_world_size_;
+  absl::StatusOr<std::vector<StreamPlacement>> placed = PlaceStreams(*topology, placement);
+  if (!placed.ok()) return placed.status();
+  placement_ = *std::move(placed);
+  setup_.streams = static_cast<int32_t>(placement_.size());
+  setup_.numa_node = placement_[0].numa_node;
+  for (const StreamPlacement& stream : placement_) {
+    setup_.cpus.push_back(options_.pin_cpus ? stream.cpu : -1);
+    if (stream.numa_node != setup_.numa_node) setup_.numa_node = -1;
+  }
+  if (topology->nodes.size() < 2) setup_.numa_node = -1;  // nothing to bind to
+
+  const EngineChoice choice = ProbeEngine(static_cast<Engine>(options_.engine));
+  if (options_.engine == EngineOption::kUring && choice.engine != Engine::kUring) return absl::UnavailableError(choice.why);
+  engine_ = choice.engine;
+  setup_.engine = engine_ == Engine::kUring ? "uring" : "threads";
+  setup_.engine_why = choice.why;
+  if (engine_ == Engine::kThreads) pool_ = runtime_core_.Pool(options_.io_workers);
+
+  const int32_t streams = setup_.streams;
+  const int32_t wanted = options_.queue_depth > 0 ? options_.queue_depth : std::min(kDepthMax, kDepthPerStream * streams);
+  leased_depth_ = runtime_core_.LeaseDepth(std::max(wanted, streams), streams);
+  setup_.queue_depth = leased_depth_;
+  ring_options_.capacity = static_cast<size_t>(std::max(1, leased_depth_ / streams));
+  ring_options_.read_bytes_max = static_cast<uint64_t>(options_.read_bytes_max);
+  ring_options_.io_worker_max = options_.io_workers;
+  return absl::OkStatus();
+}
+
+absl::Status LoaderCore::Open() {
+  if (absl::Status status = ResolveOptions(); !status.ok()) return status;
+  absl::StatusOr<std::shared_ptr<const Manifest>> manifest = runtime_core_.OpenManifest(options_.root, options_.manifest_path);
+  if (!manifest.ok()) return manifest.status();
+  manifest_ = *std::move(manifest);
+  if (manifest_->sample_count() == 0) return absl::NotFoundError(absl::StrCat(EscapeName(options_.root), " holds no samples"));
+  objects_ = manifest_->OpenObjects();
+  setup_.fingerprint = manifest_->fingerprint();
+  if (absl::Status status = ResolveOrder(); !status.ok()) return status;
+  if (absl::Status status = ResolveStreams(); !status.ok()) return status;
+  ChooseIo();
+  if (absl::Status status = ResolveMemory(); !status.ok()) return status;
+  const ArenaReport memory = arena_->report();
+  setup_.arena_bytes = memory.bytes;
+  if (!codec_->identity()) {
+    ComputePoolOptions compute;
+    compute.threads = std::max(1, static_cast<int>(std::lround(options_.cpu_share * allowed_cpus_)));
+    absl::StatusOr<std::unique_ptr<ComputePool>> pool = ComputePool::Create(compute);
+    if (!pool.ok()) return pool.status();
+    compute_ = *std::move(pool);
+  }
+  if (StepsOf(epoch_).steps() == 0 && origin_ == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("the data set's ", order_->size(), " samples do not fill one step of batch_size ", options_.batch_size, " on ", options_.world_size,
+                                                   " ranks, and tail=drop leaves them out; lower batch_size, or use tail=pad or tail=partial"));
+  }
+  totals_.process_cpu_begin_s = ProcessCpuSeconds();
+
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (size_t i = 0; i < placement_.size(); ++i) threads_.push_back(std::make_unique<StreamThread>());
+  for (size_t i = 0; i < placement_.size(); ++i) {
+    try {
+      threads_[i]->thread = std::thread([self = shared_from_this(), i] { self->StreamMain(i); });
+    } catch (const std::system_error& error) {
+      threads_[i]->started = threads_[i]->ended = true;
+      threads_[i]->status = absl::ResourceExhaustedError(absl::StrCat("stream ", i, " of ", placement_.size(), ": no thread: ", error.what(), "; raise RLIMIT_NPROC or the pids cgroup's limit"));
+    }
+  }
+  ready_.wait(lock, [this] { return std::all_of(threads_.begin(), threads_.end(), [](const auto& t) { return t->started; }); });
+  for (const auto& thread : threads_) {
+    if (!thread->status.ok()) return thread->status;
+  }
+  return absl::OkStatus();
+}
+
+void LoaderCore::StreamMain(size_t index) {
+  ::pthread_setname_np(::pthread_self(), absl::StrCat("penstock/", index).substr(0, 15).c_str());
+  if (options_.pin_cpus && placement_[index].cpu >= 0) PinThisThread(placement_[index].cpu);
+  StreamThread& thread = *threads_[index];
+  absl::StatusOr<std::unique_ptr<Ring>> ring = MakeRing(engine_, *objects_, ring_options_, pool_);
+  std::unique_ptr<Stream> stream;
+  if (ring.ok()) {
+    StreamOptions options;
+    options.index = static_cast<int32_t>(index);
+    options.retries = options_.retries;
+    options.deadline_ns = static_cast<int64_t>(options_.deadline_s * 1e9);
+    options.report_ns = kReportNs;
+    options.direct = direct_;
+    options.compute = compute_.get();
+    stream = std::make_unique<Stream>(*this, *std::move(ring), options);
+  }
+  Stream* const running = stream.get();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    thread.status = ring.ok() ? absl::OkStatus() : absl::Status(ring.status().code(), absl::StrCat("stream ", index, " of ", placement_.size(), ": ", ring.status().message()));
+    thread.stream = std::move(stream);
+    thread.started = true;
+    ready_.notify_all();
+  }
+  if (running != nullptr) running->Run();
+  {
+    // The ring belongs to this thread and ends with it.
+    std::unique_ptr<Stream> ended;
+    std::lock_guard<std::mutex> lock(mutex_);
+    ended = std::move(thread.stream);
+    thread.ended = true;
+    ready_.notify_all();
+    ended.reset();
+  }
+}
+
+absl::Status LoaderCore::PlanAttempt(int64_t epoch, int64_t step, const std::vector<Decision>& decisions, Attempt& attempt) {
+  plan_positions_.clear();
+  StepsOf(epoch).Positions(step, options_.rank, plan_positions_);
+  plan_ids_.resize(plan_positions_.size());
+  plan_samples_.clear();
+  plan_ranges_.clear();
+  const int64_t size = order_->size();
+  for (size_t i = 0; i < plan_positions_.size(); ++i) {
+    const int64_t position = plan_positions_[i];
+    plan_ids_[i] = order_->IdAt(epoch, StepPlan::Wrap(position, size));
+  }
+  for (const Decision& decision : decisions) {
+    if (!decision.skip && decision.substitute >= 0) plan_ids_[decision.index] = decision.substitute;
+  }
+  const bool one_range = manifest_->range_count() == manifest_->sample_count();
+  for (size_t i = 0; i < plan_positions_.size(); ++i) {
+    PlanSample sample;
+    sample.id = plan_ids_[i];
+    sample.position = plan_positions_[i];
+    sample.label = manifest_->Label(sample.id);
+    sample.first_range = static_cast<uint32_t>(plan_ranges_.size());
+    sample.range_count = static_cast<uint32_t>(manifest_->RangeCount(sample.id));
+    uint64_t stored = 0;
+    for (int r = 0; r < static_cast<int>(sample.range_count); ++r) {
+      plan_ranges_.push_back(manifest_->RangeAt(sample.id, r));
+      stored += plan_ranges_.back().stored_bytes;
+    }
+    sample.whole_object = one_range && !packed_;
+    sample.delivered_bytes = plan_options_.scratch ? codec_->DeliveredBound(stored, manifest_->DeliveredBytes(sample.id)) : stored;
+    plan_samples_.push_back(sample);
+  }
+  for (const Decision& decision : decisions) plan_samples_[decision.index].skip = decision.skip;
+  return PlanBatch(plan_samples_, plan_ranges_, plan_options_, attempt.plan());
+}
+
+// Plans one batch more, or gives memory to the one that waits for it. True: something may be claimed now, or the caller should look again.
+bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
+  if (planning_ || stopping() || !fatal_.ok()) return false;
+  // A batch that was lost to a hung or failed read comes first.
+  Slot* again = nullptr;
+  for (auto& slot : ahead_) {
+    if (slot->state == SlotState::kFilling && slot->attempt == nullptr) {
+      again = slot.get();
+      break;
+    }
+  }
+  int64_t epoch = plan_epoch_;
+  int64_t step = plan_step_;
+  std::vector<Decision> decisions;
+  if (again != nullptr) {
+    epoch = again->epoch;
+    step = again->step;
+    decisions = again->decisions;
+  } else {
+    if (static_cast<int32_t>(ahead_.size()) >= setup_.prefetch_batches) return false;
+    if (step >= StepsOf(epoch).steps()) return false;  // an epoch without steps: nothing follows (a batch larger than the data set)
+    if (epoch != epoch_ && !options_.next_epoch_prefetch) return false;
+    if (memory_wanted_) return false;  // until something is freed
+  }
+
+  planning_ = true;
+  const int64_t generation = generation_;
+  std::shared_ptr<Attempt> attempt = again == nullptr ? std::move(unplaced_) : nullptr;
+  unplaced_ = nullptr;
+  lock.unlock();
+  absl::Status status;
+  if (attempt == nullptr) {
+    attempt = std::make_shared<Attempt>(arena_, epoch, step);
+    status = PlanAttempt(epoch, step, decisions, *attempt);
+  }
+  bool placed = false;
+  if (status.ok()) {
+    const uint64_t bytes = attempt->plan().bytes + attempt->plan().scratch_bytes;
+    const Run run = arena_->Allocate(Granules(bytes), again == nullptr ? reserve_granules_ : 0);
+    placed = run.valid();
+    if (placed) attempt->set_run(run);
+    attempt->pieces_left = static_cast<uint32_t>(attempt->plan().pieces.size());
+  }
+  lock.lock();
+  planning_ = false;
+  if (generation != generation_) return true;  // StartEpoch went elsewhere meanwhile
+  if (again != nullptr) {
+    again = nullptr;
+    for (auto& slot : ahead_) {
+      if (slot->epoch == epoch && slot->step == step && slot->attempt == nullptr) again = slot.get();
+    }
+    PENSTOCK_CHECK(again != nullptr, "a batch that is read again stays in the queue");
+    if (!status.ok() || !placed) {
+      again->state = SlotState::kFailed;
+      again->error_seen = false;
+      again->error = !status.ok() ? status
+                                  : absl::ResourceExhaustedError(absl::StrCat("no memory to read step ", step, " of epoch ", epoch, " again: ", arena_->quarantined_granules(), " of ",
+                                                                              arena_->granules(), " granules are held by reads that hang; raise memory_bytes"));
+      ready_.notify_all();
+      return false;
+    }
+    again->attempt = std::move(attempt);
+  } else if (!status.ok()) {
+    auto slot = std::make_unique<Slot>();
+    slot->epoch = epoch;
+    slot->step = step;
+    slot->state = SlotState::kFailed;
+    slot->error = status;
+    ahead_.push_back(std::move(slot));
+    ready_.notify_all();
+    return false;
+  } else if (!placed) {
+    unplaced_ = std::move(attempt);
+    memory_wanted_ = true;
+    ready_.notify_all();  // the consumer may hold all of it
+    return false;
+  } else {
+    auto slot = std::make_unique<Slot>();
+    slot->epoch = epoch;
+    slot->step = step;
+    slot->attempt = std::move(attempt);
+    ahead_.push_back(std::move(slot));
+    again = ahead_.back().get();
+    ++plan_step_;
+    if (plan_step_ >= StepsOf(plan_epoch_).steps()) {
+      ++plan_epoch_;
+      plan_step_ = 0;
+    }
+  }
+  if (again->attempt->pieces_left == 0) AttemptDone(*again);  // an empty batch of tail=partial
+  return true;
+}
+
+bool LoaderCore::ClaimLocked(ClaimedPiece& piece) {
+  for (auto& slot : ahead_) {
+    if (slot->state != SlotState::kFilling || slot->attempt == nullptr) continue;
+    Attempt& attempt = *slot->attempt;
+    if (attempt.next_piece >= attempt.plan().pieces.size()) continue;
+    const PiecePlan& plan = attempt.plan().pieces[attempt.next_piece];
+    piece.attempt = slot->attempt;
+    piece.piece = attempt.next_piece++;
+    piece.places = attempt.places() + plan.offset;
+    piece.scratch = attempt.scratch() + plan.scratch_offset;
+    return true;
+  }
+  return false;
+}
+
+bool LoaderCore::Claim(ClaimedPiece& piece, int64_t& seen) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (!stopping()) {
+    if (ClaimLocked(piece)) {
+      // Others may sleep since there was nothing, or since this stream was planning: what is left of this batch, or the next, is theirs.
+      ++work_version_;
+      work_.notify_one();
+      return true;
+    }
+    seen = work_version_;
+    if (!PlanLocked(lock)) return false;
+  }
+  return false;
+}
+
+void LoaderCore::WaitForWork(int64_t seen, int64_t deadline_ns) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (stopping() || seen != work_version_) return;
+  const int64_t now_ns = MonotonicNs();
+  if (deadline_ns > now_ns) work_.wait_for(lock, std::chrono::nanoseconds(deadline_ns - now_ns));
+}
+
+LoaderCore::Slot* LoaderCore::FindSlot(const Attempt* attempt) {
+  for (auto& slot : ahead_) {
+    if (slot->attempt.get() == attempt) return slot.get();
+  }
+  return nullptr;
+}
+
+void LoaderCore::PieceFinished(ClaimedPiece piece, const ReadStats& delta) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  totals_.reads.Merge(delta);
+  Slot* slot = FindSlot(piece.attempt.get());
+  if (slot != nullptr && slot->state == SlotState::kFilling) {
+    PENSTOCK_CHECK(piece.attempt->pieces_left > 0, "a piece finishes once");
+    if (--piece.attempt->pieces_left == 0) AttemptDone(*slot);
+    if (slot->attempt == piece.attempt) return;
+  }
+  // Perhaps this is the last reference to a batch that was given up: its memory is wanted.
+  lock.unlock();
+  piece.attempt.reset();
+  lock.lock();
+  memory_wanted_ = false;
+  WakeStreams();
+}
+
+void LoaderCore::AddStats(const ReadStats& delta) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  totals_.reads.Merge(delta);
+}
+
+void LoaderCore::SampleFailed(Attempt& attempt, SampleFailure failure) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (attempt.cancelled()) return;
+  Slot* slot = FindSlot(&attempt);
+  if (slot == nullptr) return;
+  if (!failure.hung) {
+    attempt.failures.push_back(std::move(failure));
+    return;
+  }
+  // The batch's memory may still be written to: it is given up, and the batch is read into another.
+  attempt.Cancel();
+  attempt.Quarantine();
+  std::vector<SampleFailure> failures = std::move(attempt.failures);
+  failures.push_back(std::move(failure));
+  slot->attempt.reset();  // the streams that work on it hold it
+  if (int64_t{arena_->quarantined_granules()} * kGranuleBytes > quarantine_max_bytes_) {
+    fatal_ = absl::ResourceExhaustedError(absl::StrCat(int64_t{arena_->quarantined_granules()} * kGranuleBytes, " bytes are held by reads that hang, more than max_quarantine_bytes (",
+                                                       quarantine_max_bytes_, "). The last: ", failures.back().status.message()));
+    ready_.notify_all();
+    return;
+  }
+  ApplyPolicy(*slot, std::move(failures), true);
+  WakeStreams();
+}
+
+// All pieces of a batch have come.
+void LoaderCore::AttemptDone(Slot& slot) {
+  if (slot.attempt->failures.empty()) {
+    slot.state = SlotState::kReady;
+    ready_.notify_all();
+    return;
+  }
+  std::vector<SampleFailure> failures = std::move(slot.attempt->failures);
+  slot.attempt->failures.clear();
+  ApplyPolicy(slot, std::move(failures), false);
+}
+
+// Decides what becomes of the samples that failed. The slot ends ready, failed, or filling without an attempt (to be read again).
+void LoaderCore::ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bool hung) {
+  const auto fail = [&](absl::Status status) {
+    slot.state = SlotState::kFailed;
+    slot.error_seen = false;
+    slot.error = std::move(status);
+    slot.attempt.reset();
+    memory_wanted_ = false;
+    WakeStreams();
+    ready_.notify_all();
+  };
+  if (options_.policy == ErrorPolicy::kFail) {
+    if (hung && slot.hung_tries < options_.retries) {
+      ++slot.hung_tries;  // once more, into other memory, perhaps by another stream
+      return;
+    }
+    std::string more = failures.size() > 1 ? absl::StrCat(" (and ", failures.size() - 1, " more samples of this batch)") : "";
+    fail(absl::Status(failures[0].status.code(), absl::StrCat(failures[0].status.message(), more)));
+    return;
+  }
+  std::vector<int64_t> ids;
+  std::vector<int64_t> positions;
+  const StepPlan steps = StepsOf(slot.epoch);
+  steps.Positions(slot.step, options_.rank, positions);
+  bool read_again = hung;
+  for (SampleFailure& failure : failures) {
+    if (++policy_count_ > options_.skip_max) {
+      fail(absl::Status(failure.status.code(), absl::StrCat("more than skip_max = ", options_.skip_max, " samples failed in this epoch; the last: ", failure.status.message())));
+      return;
+    }
+    Decision* decision = nullptr;
+    for (Decision& known : slot.decisions) {
+      if (known.index == failure.index) decision = &known;
+    }
+    if (decision == nullptr) {
+      slot.decisions.push_back(Decision{failure.index, false, -1, 0});
+      decision = &slot.decisions.back();
+    }
+    const int64_t position = positions[failure.index];
+    const int64_t id = decision->substitute >= 0 ? decision->substitute : order_->IdAt(slot.epoch, StepPlan::Wrap(position, order_->size()));
+    LedgerEntry entry;
+    entry.epoch = slot.epoch;
+    entry.position = position;
+    entry.id = id;
+    entry.reason = std::string(failure.status.message());
+    if (options_.policy == ErrorPolicy::kSkip) {
+      decision->skip = true;
+      if (!read_again) {
+        BatchPlan& plan = slot.attempt->plan();
+        plan.valid[failure.index] = 0;
+        plan.lengths[failure.index] = 0;
+      }
+    } else {
+      // A keyed function of seed, epoch, position and try: every rank and every restart chooses the same.
+      ++decision->tries;
+      const int64_t key[4] = {static_cast<int64_t>(options_.seed), slot.epoch, position, decision->tries};
+      decision->substitute = static_cast<int64_t>(XXH3_64bits(key, sizeof key) % static_cast<uint64_t>(manifest_->sample_count()));
+      entry.substitute = decision->substitute;
+      read_again = true;
+    }
+    Log(LogLevel::kWarning, absl::StrCat(entry.substitute >= 0 ? "substituted: " : "skipped: ", entry.reason));
+    if (slot.ledger.size() < kLedgerMax) slot.ledger.push_back(std::move(entry));
+  }
+  if (read_again) {
+    slot.attempt.reset();
+    slot.state = SlotState::kFilling;
+    memory_wanted_ = false;
+    WakeStreams();
+    return;
+  }
+  slot.state = SlotState::kReady;
+  ready_.notify_all();
+}
+
+void LoaderCore::DecodePiece(const ClaimedPiece& piece) {
+  const int64_t begin_ns = MonotonicNs();
+  Attempt& attempt = *piece.attempt;
+  BatchPlan& plan = attempt.plan();
+  const PiecePlan& planned = plan.pieces[piece.piece];
+  const bool in_place = codec_->in_place();
+  std::vector<uint32_t> failed;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const SampleFailure& failure : attempt.failures) failed.push_back(failure.index);
+  }
+  std::vector<RangeCrc> crcs;
+  for (uint32_t n = planned.first_sample; n < planned.first_sample + planned.sample_count; ++n) {
+    const uint32_t index = plan.laid_out[n];
+    if (attempt.cancelled()) break;
+    if (plan.valid[index] == 0 || std::find(failed.begin(), failed.end(), index) != failed.end()) continue;
+    const int64_t id = plan.ids[index];
+    const std::string name = manifest_->Name(id);
+    crcs.clear();
+    for (int r = 0; options_.codec.verify_crc && r < manifest_->RangeCount(id); ++r) {
+      crcs.push_back(RangeCrc{manifest_->RangeAt(id, r).stored_bytes, manifest_->has_crc(), manifest_->has_crc() ? manifest_->Crc(id, r) : 0});
+    }
+    SampleContext context;
+    context.id = id;
+    context.name = name;
+    context.ranges = crcs;
+    std::byte* const place = piece.places + (static_cast<uint64_t>(plan.offsets[index]) - planned.offset);
+    const auto room = static_cast<size_t>(plan.lengths[index]);
+    const absl::Span<const std::byte> stored =
+        in_place ? absl::Span<const std::byte>(place, room) : absl::Span<const std::byte>(piece.scratch + plan.stored[index].offset, plan.stored[index].bytes);
+    absl::StatusOr<uint64_t> bytes = codec_->Decode(context, stored, absl::Span<std::byte>(place, room));
+    if (bytes.ok()) {
+      plan.lengths[index] = static_cast<int64_t>(*bytes);
+    } else {
+      SampleFailed(attempt, SampleFailure{index, bytes.status(), false});
+    }
+  }
+  ReadStats delta;
+  delta.codec_ns = MonotonicNs() - begin_ns;
+  AddStats(delta);
+}
+
+std::string LoaderCore::ObjectName(uint32_t object) const { return objects_->Name(object); }
+
+std::string LoaderCore::Waiting() const {
+  int64_t in_flight = 0;
+  for (const auto& thread : threads_) {
+    if (thread->stream != nullptr) in_flight += thread->stream->in_flight();
+  }
+  std::string what = absl::StrCat("step ", step_, " of epoch ", epoch_, ": ");
+  if (ahead_.empty()) return absl::StrCat(what, "nothing is being read");
+  const Slot& front = *ahead_.front();
+  absl::StrAppend(&what, "waiting for ", front.attempt == nullptr ? 0 : front.attempt->pieces_left, " pieces, ", in_flight, " reads in flight");
+  return what;
+}
+
+absl::Status LoaderCore::AllLent() const {
+  std::string names;
+  for (const auto& [attempt, name] : lent_names_) absl::StrAppend(&names, names.empty() ? "" : "; ", name);
+  return absl::ResourceExhaustedError(absl::StrCat("all memory (memory_bytes = ", options_.memory_bytes, ", one batch in reserve) is in ", lent_names_.size(),
+                                                   " batches that were not released: ", names, ". Release batches before taking more, or raise memory_bytes"));
+}
+
+absl::StatusOr<Batch> LoaderCore::Next() {
+  const int64_t begin_ns = MonotonicNs();
+  const int64_t deadline_ns = begin_ns + static_cast<int64_t>(options_.deadline_s * 1e9) + kNsPerSecond;
+  int64_t report_ns = begin_ns + kReportNs;
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (totals_.begin_ns == 0) totals_.begin_ns = begin_ns;
+  if (!ahead_.empty() && ahead_.front()->state == SlotState::kFailed && ahead_.front()->error_seen) {
+    // The caller wants the batch that failed once more.
+    Slot& front = *ahead_.front();
+    front.state = SlotState::kFilling;
+    front.hung_tries = 0;
+    front.attempt.reset();
+    WakeStreams();
+  }
+  while (true) {
+    if (stopping()) return absl::CancelledError("Stop() was called");
+    if (!fatal_.ok()) return fatal_;
+    if (step_ >= StepsOf(epoch_).steps()) return absl::OutOfRangeError(absl::StrCat("epoch ", epoch_, " has ended after ", step_, " steps; StartEpoch() begins the next one"));
+    if (!ahead_.empty()) {
+      Slot& front = *ahead_.front();
+      if (front.state == SlotState::kReady) break;
+      if (front.state == SlotState::kFailed) {
+        front.error_seen = true;
+        totals_.wait_ns += MonotonicNs() - begin_ns;
+        return front.error;
+      }
+    } else if (memory_wanted_ && !planning_) {
+      if (!lent_names_.empty()) return AllLent();
+    }
+    const int64_t now_ns = MonotonicNs();
+    if (now_ns >= deadline_ns) {
+      totals_.wait_ns += now_ns - begin_ns;
+      return absl::DeadlineExceededError(absl::StrCat("Next() waited ", (now_ns - begin_ns) / kNsPerMs, " ms, past deadline_s: ", Waiting()));
+    }
+    if (now_ns >= report_ns) {
+      ++totals_.reads.late_reports;
+      Log(LogLevel::kWarning, absl::StrCat("Next() has been waiting for ", (now_ns - begin_ns) / kNsPerSecond, " s: ", Waiting()));
+      report_ns += kReportNs;
+    }
+    ready_.wait_for(lock, std::chrono::nanoseconds(std::min(deadline_ns, report_ns) - now_ns));
+  }
+  const int64_t now_ns = MonotonicNs();
+  totals_.wait_ns += now_ns - begin_ns;
+  totals_.last_ns = now_ns;
+  if (totals_.batches == 0) totals_.first_batch_ns = now_ns - (epoch_ == first_epoch_ ? opened_ns_ : begin_ns);
+  const auto us = static_cast<float>(now_ns - begin_ns) / 1000.0f;
+  if (totals_.next_us.size() < kNextSamplesMax) {
+    totals_.next_us.push_back(us);
+  } else {
+    totals_.next_us[static_cast<size_t>(totals_.batches) % kNextSamplesMax] = us;
+  }
+  return TakeFront();
+}
+
+absl::StatusOr<Batch> LoaderCore::TakeFront() {
+  std::unique_ptr<Slot> slot = std::move(ahead_.front());
+  ahead_.pop_front();
+  PENSTOCK_CHECK(slot->epoch == epoch_ && slot->step == step_, "batches come in order");
+  ++step_;
+  const BatchPlan& plan = slot->attempt->plan();
+  int64_t skipped = 0;
+  int64_t bytes = 0;
+  for (size_t i = 0; i < plan.ids.size(); ++i) {
+    skipped += plan.valid[i] == 0 ? 1 : 0;
+    bytes += plan.lengths[i];
+  }
+  int64_t substituted = 0;
+  for (const Decision& decision : slot->decisions) substituted += !decision.skip && decision.substitute >= 0 ? 1 : 0;
+  totals_.skipped += skipped;
+  totals_.substituted += substituted;
+  totals_.delivered += static_cast<int64_t>(plan.ids.size()) - skipped - substituted;
+  totals_.bytes += bytes;
+  ++totals_.batches;
+  for (LedgerEntry& entry : slot->ledger) {
+    if (totals_.ledger.size() < kLedgerMax) totals_.ledger.push_back(std::move(entry));
+  }
+  std::string name = absl::StrCat("epoch ", slot->epoch, " step ", slot->step, " (ids ",
+                                  absl::StrJoin(plan.ids.begin(), plan.ids.begin() + static_cast<int64_t>(std::min(plan.ids.size(), kIdsNamed)), ", "),
+                                  plan.ids.size() > kIdsNamed ? ", ..." : "", ")");
+  lent_names_.emplace_back(slot->attempt.get(), std::move(name));
+  auto lease = std::make_unique<Batch::Lease>();
+  lease->core = shared_from_this();
+  lease->attempt = std::move(slot->attempt);
+  WakeStreams();
+  return Batch(std::move(lease));
+}
+
+void LoaderCore::Released(const Attempt* attempt) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  lent_names_.erase(std::remove_if(lent_names_.begin(), lent_names_.end(), [&](const auto& entry) { return entry.first == attempt; }), lent_names_.end());
+  memory_wanted_ = false;
+  WakeStreams();
+}
+
+// Streams that sleep for want of work look again. One that waits on its ring comes by itself, at its next completion.
+void LoaderCore::WakeStreams() {
+  ++work_version_;
+  work_.notify_all();
+}
+
+void LoaderCore::DropAhead() {
+  ++generation_;
+  for (auto& slot : ahead_) {
+    if (slot->attempt != nullptr) slot->attempt->Cancel();
+  }
+  ahead_.clear();
+  unplaced_.reset();
+  memory_wanted_ = false;
+}
+
+absl::Status LoaderCore::StartEpoch(int64_t epoch) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (stopping()) return absl::CancelledError("Stop() was called");
+  const int64_t next = epoch < 0 ? epoch_ + 1 : epoch;
+  const bool continues = next == epoch_ + 1 && step_ >= StepsOf(epoch_).steps();
+  if (!continues) {
+    // The state of the restored epoch was a place in it; an epoch that is begun by name begins at its start.
+    if (next == first_epoch_) origin_ = 0;
+    DropAhead();
+    plan_epoch_ = next;
+    plan_step_ = 0;
+  } else if (plan_epoch_ == epoch_) {
+    plan_epoch_ = next;
+    plan_step_ = 0;
+  }
+  epoch_ = next;
+  step_ = 0;
+  policy_count_ = 0;
+  totals_ = EpochTotals();
+  totals_.process_cpu_begin_s = ProcessCpuSeconds();
+  WakeStreams();
+  return absl::OkStatus();
+}
+
+void LoaderCore::Stop() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  stopping_.store(true, std::memory_order_release);
+  work_.notify_all();
+  ready_.notify_all();
+  for (auto& thread : threads_) {
+    if (thread->stream != nullptr) thread->stream->Wake();
+  }
+}
+
+void LoaderCore::Shutdown() {
+  Stop();
+  // What is queued for the codec comes back at once, what runs within a second, or its stream stays behind like one whose read hangs.
+  if (compute_ != nullptr) static_cast<void>(compute_->Stop(kNsPerSecond));
+  std::unique_lock<std::mutex> lock(mutex_);
+  DropAhead();
+  const auto all_ended = [this] { return std::all_of(threads_.begin(), threads_.end(), [](const auto& t) { return t->ended; }); };
+  ready_.wait_for(lock, std::chrono::nanoseconds(kShutdownNs), all_ended);
+  int64_t hung = 0;
+  std::vector<std::thread> ended;
+  for (auto& thread : threads_) {
+    if (!thread->thread.joinable()) continue;
+    if (thread->ended) {
+      ended.push_back(std::move(thread->thread));
+    } else {
+      // It keeps this object, its ring and the arena alive until the kernel has let go of its reads, and ends then.
+      thread->thread.detach();
+      ++hung;
+    }
+  }
+  const int64_t held = int64_t{arena_ == nullptr ? 0 : arena_->quarantined_granules()} * kGranuleBytes;
+  lock.unlock();
+  for (std::thread& thread : ended) thread.join();
+  if (hung > 0) {
+    Log(LogLevel::kWarning, absl::StrCat(hung, " streams still have reads that hang; they and their memory (", held, " bytes known to hang) stay until the kernel lets go"));
+  }
+}
+
+int64_t LoaderCore::epoch() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return epoch_;
+}
+int64_t LoaderCore::steps() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return StepsOf(epoch_).steps();
+}
+int64_t LoaderCore::step() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return step_;
+}
+
+std::string LoaderCore::state() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  State state;
+  state.fingerprint = fingerprint_;
+  state.seed = options_.seed;
+  state.shuffle = options_.shuffle;
+  state.block_samples = options_.block_samples;
+  state.window_samples = options_.window_samples;
+  state.virtual_streams = options_.virtual_streams;
+  state.tail = options_.tail;
+  const StepPlan steps = StepsOf(epoch_);
+  const bool ended = step_ >= steps.steps();
+  state.epoch = ended ? epoch_ + 1 : epoch_;
+  state.position = ended ? 0 : steps.origin + step_ * options_.batch_size * options_.world_size;
+  if (!options_.ids.empty()) state.ids_hash = order_->ids_hash_text();
+  return state.ToJson();
+}
+
+EpochReport LoaderCore::report() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  EpochReport report;
+  const StepPlan steps = StepsOf(epoch_);
+  report.epoch = epoch_;
+  report.expected = RankSamples(epoch_);
+  report.delivered = totals_.delivered;
+  report.substituted = totals_.substituted;
+  report.skipped = totals_.skipped;
+  report.taken = report.delivered + report.substituted + report.skipped;
+  report.dropped = steps.dropped();
+  report.padded = steps.padded();
+  report.batches = totals_.batches;
+  report.bytes = totals_.bytes;
+  report.wall_s = totals_.begin_ns == 0 ? 0 : 1e-9 * static_cast<double>((totals_.last_ns == 0 ? MonotonicNs() : totals_.last_ns) - totals_.begin_ns);
+  report.wait_s = 1e-9 * static_cast<double>(totals_.wait_ns);
+  report.first_batch_s = 1e-9 * static_cast<double>(totals_.first_batch_ns);
+  std::vector<float> next = totals_.next_us;
+  if (!next.empty()) {
+    std::sort(next.begin(), next.end());
+    report.next_p50_us = next[next.size() / 2];
+    report.next_p99_us = next[std::min(next.size() - 1, next.size() * 99 / 100)];
+  }
+  const ReadStats& reads = totals_.reads;
+  const double depth = std::max(1, setup_.queue_depth);
+  report.stream_cpu_s = 1e-9 * static_cast<double>(reads.cpu_ns);
+  report.open_s = 1e-9 * static_cast<double>(reads.open_ns) / depth;
+  report.transfer_s = 1e-9 * static_cast<double>(reads.transfer_ns) / depth;
+  report.idle_s = 1e-9 * static_cast<double>(reads.idle_ns);
+  report.codec_s = 1e-9 * static_cast<double>(reads.codec_ns);
+  report.requests = reads.requests;
+  report.retries = reads.retries;
+  report.late_reports = reads.late_reports;
+  if (reads.requests > 0) {
+    report.open_latency_us = 1e-3 * static_cast<double>(reads.open_ns) / static_cast<double>(reads.requests);
+    report.read_latency_us = 1e-3 * static_cast<double>(reads.transfer_ns) / static_cast<double>(reads.requests);
+  }
+  report.latency_floor_us = 1e-3 * reads.fit.floor_ns();
+  if (reads.fit.slope() > 0) report.bandwidth_mb_per_s = 1e3 / reads.fit.slope() * std::max(1, setup_.streams);
+  report.ledger = totals_.ledger;
+  const double cpu_share = (ProcessCpuSeconds() - totals_.process_cpu_begin_s) / (std::max(report.wall_s, 1e-9) * allowed_cpus_);
+  Judge(report, setup_.streams, setup_.queue_depth, cpu_share, 1e-9 * static_cast<double>(reads.blocked_ns));
+  return report;
+}
+
+SetupReport LoaderCore::setup() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  SetupReport setup = setup_;
+  const ArenaReport memory = arena_->report();
+  setup.pages = memory.pages;
+  setup.binding = memory.binding;
+  setup.pinning = memory.pinning;
+  setup.quarantined_bytes = int64_t{arena_->quarantined_granules()} * kGranuleBytes;
+  return setup;
+}
+
+}  // namespace penstock

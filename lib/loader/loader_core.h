@@ -1,0 +1,188 @@
+// One rank: its order, the batches ahead, the streams that fill them, and the consumer's waits.
+//
+// Everything here is guarded by mutex_, but for the planning of a batch and the handing out of memory, which the one thread that
+// is `planning_` does without it. Streams meet the loader in Claim and PieceFinished and nowhere else.
+#ifndef PENSTOCK_LOADER_LOADER_CORE_H_
+#define PENSTOCK_LOADER_LOADER_CORE_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/fork_guard.h"
+#include "codec/codec.h"
+#include "codec/compute_pool.h"
+#include "loader/runtime.h"
+#include "memory/arena.h"
+#include "penstock/batch.h"
+#include "penstock/loader.h"
+#include "penstock/order.h"
+#include "penstock/topology.h"
+#include "stream/stream.h"
+
+namespace penstock {
+
+class LoaderCore : public PieceSource, public std::enable_shared_from_this<LoaderCore> {
+ public:
+  LoaderCore(LoaderOptions options, std::shared_ptr<Runtime> runtime, RuntimeCore& runtime_core);
+  ~LoaderCore() override;
+
+  absl::Status Open();
+  absl::StatusOr<Batch> Next();
+  absl::Status StartEpoch(int64_t epoch);  // -1: the one after the current
+  void Stop();
+  // Stops, waits for the streams (at most 5 s), and leaves those whose reads hang to end by themselves.
+  void Shutdown();
+  bool InForkedChild() const { return fork_guard_.InForkedChild(); }
+
+  int64_t epoch() const;
+  int64_t steps() const;
+  int64_t step() const;
+  std::string state() const;
+  EpochReport report() const;
+  SetupReport setup() const;
+  std::shared_ptr<const Manifest> manifest() const { return manifest_; }
+
+  // A batch came back: its memory is free already.
+  void Released(const Attempt* attempt);
+
+  // PieceSource
+  bool Claim(ClaimedPiece& piece, int64_t& seen) override;
+  void WaitForWork(int64_t seen, int64_t deadline_ns) override;
+  void PieceFinished(ClaimedPiece piece, const ReadStats& delta) override;
+  void SampleFailed(Attempt& attempt, SampleFailure failure) override;
+  void AddStats(const ReadStats& delta) override;
+  bool stopping() const override { return stopping_.load(std::memory_order_acquire); }
+  void DecodePiece(const ClaimedPiece& piece) override;
+  std::string ObjectName(uint32_t object) const override;
+
+ private:
+  // What the error policy decided about one sample of a batch.
+  struct Decision {
+    uint32_t index = 0;
+    bool skip = false;
+    int64_t substitute = -1;
+    int32_t tries = 0;
+  };
+  enum class SlotState { kFilling, kReady, kFailed };
+  // One batch ahead of the consumer.
+  struct Slot {
+    int64_t epoch = 0;
+    int64_t step = 0;
+    SlotState state = SlotState::kFilling;
+    bool error_seen = false;      // kFailed: Next() has returned it
+    absl::Status error;
+    std::shared_ptr<Attempt> attempt;  // null while a new one is wanted
+    std::vector<Decision> decisions;
+    std::vector<LedgerEntry> ledger;
+    int64_t hung_tries = 0;
+  };
+  struct StreamThread {
+    std::thread thread;
+    std::unique_ptr<Stream> stream;  // null until its ring is made
+    absl::Status status;
+    bool started = false;
+    bool ended = false;
+  };
+
+  absl::Status ResolveOptions();
+  absl::Status ResolveOrder();
+  absl::Status ResolveMemory();
+  absl::Status ResolveStreams();
+  void ChooseIo();
+  void StreamMain(size_t index);
+  StepPlan StepsOf(int64_t epoch) const;
+  int64_t RankSamples(int64_t epoch) const;
+
+  // With the lock held.
+  bool ClaimLocked(ClaimedPiece& piece);
+  bool PlanLocked(std::unique_lock<std::mutex>& lock);
+  absl::Status PlanAttempt(int64_t epoch, int64_t step, const std::vector<Decision>& decisions, Attempt& attempt);
+  void AttemptDone(Slot& slot);
+  void ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bool hung);
+  void DropAhead();
+  absl::StatusOr<Batch> TakeFront();
+  std::string Waiting() const;
+  absl::Status AllLent() const;
+  Slot* FindSlot(const Attempt* attempt);
+  void WakeStreams();
+
+  LoaderOptions options_;
+  const std::shared_ptr<Runtime> runtime_;
+  RuntimeCore& runtime_core_;
+  const ForkGuard fork_guard_;
+  const int64_t opened_ns_;
+
+  std::shared_ptr<const Manifest> manifest_;
+  std::shared_ptr<const ObjectStore> objects_;
+  std::string fingerprint_;
+  std::optional<Order> order_;
+  int64_t first_epoch_ = 0;  // the one that was restored into, with its origin
+  int64_t origin_ = 0;
+  bool packed_ = false;      // several samples lie in one object
+  std::shared_ptr<const Codec> codec_;
+  std::unique_ptr<ComputePool> compute_;
+  PlanOptions plan_options_;
+  bool direct_ = false;
+  std::shared_ptr<Arena> arena_;
+  int32_t reserve_granules_ = 0;
+  int64_t quarantine_max_bytes_ = 0;
+  int32_t leased_depth_ = 0;
+  bool leased_memory_ = false;
+  std::vector<StreamPlacement> placement_;
+  RingOptions ring_options_;
+  Engine engine_ = Engine::kAuto;
+  std::shared_ptr<PreadPool> pool_;
+  SetupReport setup_;
+  int allowed_cpus_ = 1;
+  int32_t local_rank_ = 0;
+  int32_t local_world_size_ = 1;
+
+  mutable std::mutex mutex_;
+  std::condition_variable work_;   // streams: something may be claimed
+  int64_t work_version_ = 0;       // counts what may have made a Claim succeed, so that no wake-up is lost
+  std::condition_variable ready_;  // the consumer: a batch is ready, or failed
+  std::atomic<bool> stopping_{false};
+  absl::Status fatal_;
+  std::deque<std::unique_ptr<Slot>> ahead_;
+  std::vector<std::pair<const Attempt*, std::string>> lent_names_;
+  bool planning_ = false;
+  int64_t generation_ = 0;         // counts the jumps of StartEpoch: what was planned before one is thrown away
+  int64_t plan_epoch_ = 0;         // the next batch to plan
+  int64_t plan_step_ = 0;
+  std::shared_ptr<Attempt> unplaced_;  // planned, but there is no memory for it yet
+  bool memory_wanted_ = false;
+  int64_t epoch_ = 0;              // the consumer's
+  int64_t step_ = 0;
+  std::vector<std::unique_ptr<StreamThread>> threads_;
+  std::vector<PlanSample> plan_samples_;  // the planner's, reused
+  std::vector<Range> plan_ranges_;
+  std::vector<int64_t> plan_positions_;
+  std::vector<int64_t> plan_ids_;
+
+  // The current epoch's figures.
+  struct EpochTotals {
+    int64_t delivered = 0, substituted = 0, skipped = 0, batches = 0, bytes = 0;
+    int64_t begin_ns = 0, last_ns = 0, wait_ns = 0, first_batch_ns = 0;
+    double process_cpu_begin_s = 0;
+    std::vector<float> next_us;
+    std::vector<LedgerEntry> ledger;
+    ReadStats reads;
+  };
+  EpochTotals totals_;
+  int64_t policy_count_ = 0;  // samples that the policy dealt with in this epoch
+};
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_LOADER_LOADER_CORE_H_

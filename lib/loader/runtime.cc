@@ -1,0 +1,76 @@
+#include "loader/runtime.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace penstock {
+
+absl::StatusOr<std::shared_ptr<const Manifest>> RuntimeCore::OpenManifest(const std::string& root, const std::string& manifest_path) {
+  const std::string key = absl::StrCat(root, "\n", manifest_path);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = manifests_.find(key);
+    if (found != manifests_.end()) {
+      if (std::shared_ptr<const Manifest> shared = found->second.lock()) return shared;
+    }
+  }
+  IndexOptions index;
+  index.manifest_path = manifest_path;
+  index.keep_stale = true;
+  absl::StatusOr<std::shared_ptr<const Manifest>> opened = Manifest::Open(root, index);
+  if (!opened.ok()) return opened.status();
+  std::lock_guard<std::mutex> lock(mutex_);
+  manifests_[key] = *opened;
+  return opened;
+}
+
+int32_t RuntimeCore::LeaseDepth(int32_t wanted, int32_t at_least) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const int32_t granted = std::max(at_least, std::min(wanted, options_.queue_depth - depth_leased_));
+  depth_leased_ += granted;
+  return granted;
+}
+
+void RuntimeCore::ReturnDepth(int32_t depth) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  depth_leased_ -= depth;
+}
+
+absl::Status RuntimeCore::LeaseMemory(int64_t bytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (options_.memory_bytes > 0 && memory_leased_ + bytes > options_.memory_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat("the runtime's memory budget of ", options_.memory_bytes, " bytes has ", options_.memory_bytes - memory_leased_,
+                                                     " left, but this loader asks for memory_bytes = ", bytes,
+                                                     "; lower it, or raise RuntimeOptions::memory_bytes"));
+  }
+  memory_leased_ += bytes;
+  return absl::OkStatus();
+}
+
+void RuntimeCore::ReturnMemory(int64_t bytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  memory_leased_ -= bytes;
+}
+
+std::shared_ptr<PreadPool> RuntimeCore::Pool(int io_workers) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (pool_ == nullptr) pool_ = std::make_shared<PreadPool>(std::max(io_workers, options_.io_workers));
+  return pool_;
+}
+
+Runtime::Runtime(std::unique_ptr<RuntimeCore> core) : core_(std::move(core)) {}
+Runtime::~Runtime() = default;
+
+std::shared_ptr<Runtime> Runtime::Create(const RuntimeOptions& options) {
+  return std::shared_ptr<Runtime>(new Runtime(std::make_unique<RuntimeCore>(options)));
+}
+
+std::shared_ptr<Runtime> Runtime::Default() {
+  // Never destroyed: a stream whose read hangs may outlive the end of main().
+  static auto* runtime = new std::shared_ptr<Runtime>(Create());
+  return *runtime;
+}
+
+}  // namespace penstock

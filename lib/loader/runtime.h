@@ -1,0 +1,49 @@
+// What the loaders of a process share.
+#ifndef PENSTOCK_LOADER_RUNTIME_H_
+#define PENSTOCK_LOADER_RUNTIME_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "penstock/loader.h"
+#include "ring/engine.h"
+
+namespace penstock {
+
+class RuntimeCore {
+ public:
+  explicit RuntimeCore(const RuntimeOptions& options) : options_(options) {}
+
+  // The manifest of `root`, shared by all loaders that have it open.
+  absl::StatusOr<std::shared_ptr<const Manifest>> OpenManifest(const std::string& root, const std::string& manifest_path);
+
+  // Takes up to `wanted` reads in flight out of the process's budget, at least `at_least`: a loader beyond the budget still works, at depth 1.
+  int32_t LeaseDepth(int32_t wanted, int32_t at_least);
+  void ReturnDepth(int32_t depth);
+
+  // Takes memory out of the process's budget.
+  //
+  // Errors: ResourceExhausted  with what is left and what holds the rest.
+  absl::Status LeaseMemory(int64_t bytes);
+  void ReturnMemory(int64_t bytes);
+
+  // The pread pool, made when the first loader needs it.
+  std::shared_ptr<PreadPool> Pool(int io_workers);
+
+ private:
+  const RuntimeOptions options_;
+  std::mutex mutex_;
+  std::map<std::string, std::weak_ptr<const Manifest>> manifests_;
+  std::shared_ptr<PreadPool> pool_;
+  int32_t depth_leased_ = 0;
+  int64_t memory_leased_ = 0;
+};
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_LOADER_RUNTIME_H_

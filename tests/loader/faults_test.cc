@@ -1,0 +1,111 @@
+// Reads that fail, hang and come back late, on a real mounted file system with faults.
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include <catch2/catch.hpp>
+
+#include "loader/data_set.h"
+#include "support/fault_fs.h"
+
+using namespace penstock;
+using namespace penstock::testing;
+
+namespace {
+
+LoaderOptions OptionsFor(const FaultFs& fs, int64_t batch_size) {
+  LoaderOptions options;
+  options.root = fs.mounted();
+  options.manifest_path = fs.backing() + "/../manifest";
+  options.batch_size = batch_size;
+  options.rank = 0;
+  options.world_size = 1;
+  options.memory_bytes = 64 << 20;
+  options.streams = 2;
+  options.queue_depth = 16;
+  options.retries = 0;
+  options.next_epoch_prefetch = false;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("EIO in one file fails or skips that sample and no other", "[faults]") {
+  FaultFs fs;
+  DataSet::Fill(fs.backing(), 60, -8000, 2);
+  LoaderOptions options = OptionsFor(fs, 60);
+  REQUIRE_OK(Manifest::Build(fs.mounted(), [&] {
+    IndexOptions index;
+    index.manifest_path = options.manifest_path;
+    return index;
+  }()));
+  fs.Set("*1000004.bin eio 0 8000\n");
+  {
+    auto loader = MustOpen(options);
+    const auto batch = loader->Next();
+    REQUIRE(batch.status().code() == absl::StatusCode::kDataLoss);
+    CHECK(batch.status().message().find("1000004.bin") != std::string::npos);
+  }
+  options.policy = ErrorPolicy::kSkip;
+  auto loader = MustOpen(options);
+  auto batch = loader->Next();
+  REQUIRE_OK(batch);
+  CheckBatch(*loader, *batch);
+  CHECK(loader->report().skipped == 1);
+}
+
+TEST_CASE("a loader with a read that hangs ends and nothing is written into memory that is used again", "[faults]") {
+  FaultFs fs;
+  DataSet::Fill(fs.backing(), 40, -8000, 2);
+  LoaderOptions options = OptionsFor(fs, 20);
+  REQUIRE_OK(Manifest::Build(fs.mounted(), [&] {
+    IndexOptions index;
+    index.manifest_path = options.manifest_path;
+    return index;
+  }()));
+  fs.Set("*1000004.bin hanghard 0 8000\n");
+  auto loader = MustOpen(options);
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // the read is in the kernel now
+  const auto begin = std::chrono::steady_clock::now();
+  loader.reset();
+  // Not a timing test: the bound is the promise, and a loader that waited for the read would never return.
+  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));
+  // Memory that comes back to the process is filled with a pattern; a late write would show in it.
+  std::vector<std::vector<unsigned char>> canaries;
+  for (int i = 0; i < 16; ++i) canaries.emplace_back(4 << 20, 0xEE);
+  fs.Clear();
+  std::this_thread::sleep_for(std::chrono::milliseconds(700));
+  for (const auto& canary : canaries) {
+    bool untouched = true;
+    for (const unsigned char byte : canary) untouched = untouched && byte == 0xEE;
+    CHECK(untouched);
+  }
+}
+
+TEST_CASE("a hung read is given up at the deadline and its sample skipped in other memory", "[faults]") {
+  FaultFs fs;
+  DataSet::Fill(fs.backing(), 40, -8000, 2);
+  LoaderOptions options = OptionsFor(fs, 20);
+  REQUIRE_OK(Manifest::Build(fs.mounted(), [&] {
+    IndexOptions index;
+    index.manifest_path = options.manifest_path;
+    return index;
+  }()));
+  fs.Set("*1000004.bin hanghard 0 8000\n");
+  options.policy = ErrorPolicy::kSkip;
+  options.deadline_s = 0.5;
+  auto loader = MustOpen(options);
+  for (int step = 0; step < 2; ++step) {
+    absl::StatusOr<Batch> batch = loader->Next();
+    for (int tries = 0; !batch.ok() && tries < 20; ++tries) batch = loader->Next();
+    REQUIRE_OK(batch);
+    CheckBatch(*loader, *batch);
+  }
+  CHECK(loader->report().skipped == 1);
+  CHECK(loader->setup().quarantined_bytes > 0);
+  fs.Clear();
+  for (int i = 0; i < 200 && loader->setup().quarantined_bytes > 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(loader->setup().quarantined_bytes == 0);  // the kernel let go, and the memory came back
+}
