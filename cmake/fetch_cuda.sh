@@ -26,6 +26,7 @@ fi
 
 work=$(mktemp -d "$folder.XXXXXX")
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
 echo "fetch_cuda.sh: installing CUDA 13.0 packages into $folder" >&2
 if python3 -m pip --version >/dev/null 2>&1; then
   pip="python3 -m pip"
