@@ -276,7 +276,8 @@ TEST_CASE("packed samples of several ranges are delivered from a manifest built 
     REQUIRE_OK(builder.AddSample(s % 7, ranges));
   }
   LoaderOptions options = data.Options(30);
-  options.manifest_path = data.root() + "/packed.manifest";
+  std::filesystem::create_directories(data.root() + "/.penstock");
+  options.manifest_path = data.root() + "/.penstock/packed.manifest";
   REQUIRE_OK(builder.Write(options.manifest_path));
   auto loader = MustOpen(options);
   REQUIRE(loader->manifest()->sample_count() == 300);
