@@ -76,6 +76,9 @@ absl::Status LoaderCore::ResolveOptions() {
     const std::string value = GetOption(options_, info.name);
     if (absl::Status status = SetOption(scratch, info.name, value); !status.ok()) return status;
   }
+  if (options_.device >= 0) {
+    return absl::UnimplementedError(absl::StrCat("option device = ", options_.device, ": this version hands batches out in host memory only; leave device at -1 and copy them from Batch::data()"));
+  }
   if (options_.root.empty()) return absl::InvalidArgumentError("option root is empty: name a folder of samples or a list file");
   if (!IsAligned(static_cast<uint64_t>(options_.piece_bytes), 4096)) {
     return absl::InvalidArgumentError(absl::StrCat("option piece_bytes = ", options_.piece_bytes, " is not a multiple of 4096"));
