@@ -35,7 +35,8 @@ absl::StatusOr<int> Number(const GetEnv& getenv, const char* name) {
   if (text.empty()) return -1;
   int value = 0;
   if (!std::all_of(text.begin(), text.end(), absl::ascii_isdigit) || !absl::SimpleAtoi(text, &value)) {
-    return absl::InvalidArgumentError(absl::StrCat("environment variable ", name, " is \"", EscapeName(text), "\", which is not a number from 0 up"));
+    return absl::InvalidArgumentError(absl::StrCat("environment variable ", name, " is \"", EscapeName(text),
+        "\", which is not a number from 0 up"));
   }
   return value;
 }
@@ -77,7 +78,8 @@ absl::StatusOr<std::optional<Found>> Launcher(const GetEnv& getenv, const char* 
 
 absl::StatusOr<std::optional<Found>> Torchrun(const GetEnv& getenv) {
   // DeepSpeed's launcher calls it LOCAL_SIZE.
-  const char* const local_size = Text(getenv, "LOCAL_WORLD_SIZE").empty() && !Text(getenv, "LOCAL_SIZE").empty() ? "LOCAL_SIZE" : "LOCAL_WORLD_SIZE";
+  const char* const local_size = Text(getenv, "LOCAL_WORLD_SIZE").empty() && !Text(getenv, "LOCAL_SIZE").empty()
+      ? "LOCAL_SIZE" : "LOCAL_WORLD_SIZE";
   const bool elastic = !Text(getenv, "GROUP_RANK").empty();
   return Launcher(getenv, elastic ? "torchrun" : "RANK and WORLD_SIZE", "RANK", "WORLD_SIZE", "LOCAL_RANK", local_size);
 }
@@ -126,11 +128,12 @@ absl::StatusOr<std::optional<Found>> Slurm(const GetEnv& getenv) {
     info.local_world_size = 1;
   } else {
     return absl::InvalidArgumentError(absl::StrCat("environment: SLURM_LOCALID = ", *local_rank,
-                                                   " but neither SLURM_STEP_TASKS_PER_NODE with SLURM_NODEID nor SLURM_GTIDS is set, so the "
-                                                   "cores cannot be split among the tasks of this node"));
+                                                   " but neither SLURM_STEP_TASKS_PER_NODE with SLURM_NODEID nor SLURM_GTIDS is "
+                                                   "set, so the cores cannot be split among the tasks of this node"));
   }
   if (info.local_rank >= info.local_world_size) {
-    return OutOfRange("SLURM_LOCALID", info.local_rank, "tasks of this node by SLURM_STEP_TASKS_PER_NODE or SLURM_GTIDS", info.local_world_size);
+    return OutOfRange("SLURM_LOCALID", info.local_rank, "tasks of this node by SLURM_STEP_TASKS_PER_NODE or SLURM_GTIDS",
+        info.local_world_size);
   }
   return found;
 }
@@ -147,14 +150,16 @@ bool StartedTorchrun(const GetEnv& getenv, const Found& outer) {
 }
 
 std::string Describe(const Found& found) {
-  return absl::StrCat(found.info.source, " says ", found.rank_name, " = ", found.info.rank, " of ", found.size_name, " = ", found.info.world_size);
+  return absl::StrCat(found.info.source, " says ", found.rank_name, " = ", found.info.rank, " of ", found.size_name, " = ",
+      found.info.world_size);
 }
 
 absl::StatusOr<RankInfo> FromEnvironment(const GetEnv& getenv) {
   absl::StatusOr<std::optional<Found>> torchrun = Torchrun(getenv);
   if (!torchrun.ok()) return torchrun.status();
   absl::StatusOr<std::optional<Found>> launchers[] = {
-      Launcher(getenv, "Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+      Launcher(getenv, "Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+          "OMPI_COMM_WORLD_LOCAL_SIZE"),
       Launcher(getenv, "MPICH (PMI)", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
       Launcher(getenv, "MVAPICH2", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
   };

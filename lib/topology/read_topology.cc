@@ -191,7 +191,8 @@ absl::StatusOr<std::vector<NumaNode>> ReadNodes(const std::string& sysfs_root) {
   for (const std::string& name : ListFolder(folder)) {
     absl::string_view number = name;
     int id = 0;
-    if (!absl::ConsumePrefix(&number, "node") || number.empty() || !absl::ascii_isdigit(number[0]) || !absl::SimpleAtoi(number, &id)) continue;
+    if (!absl::ConsumePrefix(&number, "node") || number.empty() || !absl::ascii_isdigit(number[0])) continue;
+    if (!absl::SimpleAtoi(number, &id)) continue;
     NumaNode node;
     node.id = id;
     const std::string path = folder + "/" + name;

@@ -34,7 +34,8 @@ TEST_CASE("a PCI bus id has one form whoever wrote it", "[topology]") {
 }
 
 TEST_CASE("what is no PCI bus id is refused", "[topology]") {
-  for (const char* text : {"", "0", "0000:1b:00", "0000:1b:20.0", "0000:1b:00.8", "0000:100:00.0", "0000:xx:00.0", "a:b:c:d.0", "0000:1b:00.0.0"}) {
+  for (const char* text : {"", "0", "0000:1b:00", "0000:1b:20.0", "0000:1b:00.8", "0000:100:00.0", "0000:xx:00.0", "a:b:c:d.0",
+      "0000:1b:00.0.0"}) {
     INFO(text);
     CHECK(NormalPciBusId(text).status().code() == absl::StatusCode::kInvalidArgument);
   }

@@ -73,19 +73,18 @@ TopologySource MachineMap::Source(const std::string& cpus) const {
 void DgxA100(MachineMap& map) {
   map.Online(kDgxA100Cpus);
   map.Siblings(0, 128, 128);
+  const auto range = [](int first) { return std::to_string(first) + "-" + std::to_string(first + 15); };
   for (int node = 0; node < 8; ++node) {
     std::string distances;
     for (int other = 0; other < 8; ++other) {
       distances += other == node ? "10 " : (other / 4 == node / 4 ? "12 " : "32 ");
     }
-    const auto range = [](int first) { return std::to_string(first) + "-" + std::to_string(first + 15); };
     map.Node(node, range(16 * node) + "," + range(128 + 16 * node), 128, distances);
   }
   const int gpu_nodes[] = {3, 3, 1, 1, 7, 7, 5, 5};
   for (size_t gpu = 0; gpu < kGpuIds.size(); ++gpu) {
     const int first = 16 * gpu_nodes[gpu];
-    map.Gpu(kGpuIds[gpu], gpu_nodes[gpu],
-            std::to_string(first) + "-" + std::to_string(first + 15) + "," + std::to_string(first + 128) + "-" + std::to_string(first + 143));
+    map.Gpu(kGpuIds[gpu], gpu_nodes[gpu], range(first) + "," + range(first + 128));
   }
 }
 

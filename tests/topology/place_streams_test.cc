@@ -30,7 +30,9 @@ std::vector<StreamPlacement> Place(const Topology& topology, const PlacementOpti
   // Whatever was asked for: at least one stream, on allowed CPUs, with the node that this CPU is really on.
   REQUIRE_FALSE(placement->empty());
   for (const StreamPlacement& stream : *placement) {
-    if (!std::binary_search(topology.allowed_cpus.begin(), topology.allowed_cpus.end(), stream.cpu)) FAIL("CPU " << stream.cpu << " is not allowed");
+    if (!std::binary_search(topology.allowed_cpus.begin(), topology.allowed_cpus.end(), stream.cpu)) {
+      FAIL("CPU " << stream.cpu << " is not allowed");
+    }
     int node_id = -1;
     for (const NumaNode& node : topology.nodes) {
       if (std::binary_search(node.cpus.begin(), node.cpus.end(), stream.cpu)) node_id = node.id;
@@ -65,7 +67,7 @@ std::set<int> PlaceAllRanks(const Topology& topology, int ranks, int streams, bo
       });
       const int core_index = static_cast<int>(core - topology.cores.begin());
       const int owner = rank_of_core.emplace(core_index, rank).first->second;
-      if (owner != rank) FAIL("the core of CPU " << stream.cpu << " is used by local ranks " << owner << " and " << rank << " of " << ranks);
+      if (owner != rank) FAIL("the core of CPU " << stream.cpu << " is local rank " << owner << "'s and " << rank << "'s of " << ranks);
       all.insert(stream.cpu);
     }
   }
@@ -134,7 +136,8 @@ TEST_CASE("local ranks that share a GPU do not share cores", "[topology]") {
   std::set<int> all;
   size_t streams = 0;
   for (int rank = 0; rank < 4; ++rank) {
-    const auto placement = Place(topology, {.streams = 12, .local_rank = rank, .local_world_size = 4, .gpu_pci_bus_id = testing::kGpuIds[6]});
+    const auto placement = Place(topology, {.streams = 12, .local_rank = rank, .local_world_size = 4,
+        .gpu_pci_bus_id = testing::kGpuIds[6]});
     CHECK(Nodes(placement) == std::set<int>{1});
     all.merge(Cpus(placement));
     streams += placement.size();

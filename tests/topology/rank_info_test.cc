@@ -61,7 +61,8 @@ TEST_CASE("each launcher is understood", "[topology]") {
   CheckRank(Found(kTorchrun), 9, 16, 1, 8, "torchrun");
   CheckRank(Found(kOpenMpi), 3, 4, 1, 2, "Open MPI");
   CheckRank(Found({{"PMI_RANK", "2"}, {"PMI_SIZE", "4"}, {"MPI_LOCALRANKID", "0"}, {"MPI_LOCALNRANKS", "2"}}), 2, 4, 0, 2, "MPICH (PMI)");
-  CheckRank(Found({{"MV2_COMM_WORLD_RANK", "2"}, {"MV2_COMM_WORLD_SIZE", "4"}, {"MV2_COMM_WORLD_LOCAL_RANK", "0"}, {"MV2_COMM_WORLD_LOCAL_SIZE", "2"}}),
+  CheckRank(Found({{"MV2_COMM_WORLD_RANK", "2"}, {"MV2_COMM_WORLD_SIZE", "4"}, {"MV2_COMM_WORLD_LOCAL_RANK", "0"},
+      {"MV2_COMM_WORLD_LOCAL_SIZE", "2"}}),
             2, 4, 0, 2, "MVAPICH2");
   CheckRank(Found(kSlurm), 6, 8, 0, 1, "Slurm");
   CheckRank(Found({{"RANK", "3"}, {"WORLD_SIZE", "4"}}), 3, 4, 0, 1, "RANK and WORLD_SIZE");
@@ -78,11 +79,13 @@ TEST_CASE("the tasks of a node are read from the compressed list of Slurm", "[to
 }
 
 TEST_CASE("the tasks of a node are counted where Slurm gives no list", "[topology]") {
-  CheckRank(Found({{"SLURM_PROCID", "5"}, {"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_LOCALID", "1"}, {"SLURM_GTIDS", "4,5,6,7"}}), 5, 8, 1, 4, "Slurm");
+  CheckRank(Found({{"SLURM_PROCID", "5"}, {"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_LOCALID", "1"}, {"SLURM_GTIDS", "4,5,6,7"}}), 5, 8, 1,
+      4, "Slurm");
 }
 
 TEST_CASE("a batch script without srun is one process", "[topology]") {
-  CheckRank(Found({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "4"}, {"SLURM_LOCALID", "0"}, {"SLURM_NODEID", "0"}}), 0, 1, 0, 1, "single process");
+  CheckRank(Found({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "4"}, {"SLURM_LOCALID", "0"}, {"SLURM_NODEID", "0"}}), 0, 1, 0, 1,
+      "single process");
 }
 
 TEST_CASE("launchers inside a Slurm step win over its daemons", "[topology]") {
@@ -105,12 +108,14 @@ TEST_CASE("a script that passes the rank of mpirun on as RANK gets the local ran
 TEST_CASE("the local numbers that PMI lacks come from Slurm where both agree", "[topology]") {
   const Environment pmi2 = {{"PMI_RANK", "6"}, {"PMI_SIZE", "8"}};
   CheckRank(Found(Join(kSlurm, pmi2)), 6, 8, 0, 1, "MPICH (PMI)");
-  CheckRank(Found(Join({{"SLURM_STEP_TASKS_PER_NODE", "4(x2)"}, {"SLURM_NODEID", "1"}, {"SLURM_LOCALID", "2"}}, Join(kSlurm, pmi2))), 6, 8, 2, 4,
+  CheckRank(Found(Join({{"SLURM_STEP_TASKS_PER_NODE", "4(x2)"}, {"SLURM_NODEID", "1"}, {"SLURM_LOCALID", "2"}}, Join(kSlurm, pmi2))), 6,
+      8, 2, 4,
             "MPICH (PMI)");
 }
 
 TEST_CASE("launchers that disagree are an error that names both", "[topology]") {
-  CheckRefused(Join(kOpenMpi, {{"RANK", "0"}, {"WORLD_SIZE", "2"}}), {"RANK = 0", "WORLD_SIZE = 2", "OMPI_COMM_WORLD_RANK = 3", "OMPI_COMM_WORLD_SIZE = 4"});
+  CheckRefused(Join(kOpenMpi, {{"RANK", "0"}, {"WORLD_SIZE", "2"}}), {"RANK = 0", "WORLD_SIZE = 2", "OMPI_COMM_WORLD_RANK = 3",
+      "OMPI_COMM_WORLD_SIZE = 4"});
   CheckRefused(Join(kOpenMpi, {{"PMI_RANK", "0"}, {"PMI_SIZE", "4"}}), {"Open MPI", "PMI_RANK = 0"});
 }
 
@@ -135,12 +140,15 @@ TEST_CASE("impossible values in the environment are refused by name", "[topology
   CheckRefused({{"RANK", "0"}, {"WORLD_SIZE", "99999999999"}}, {"WORLD_SIZE", "99999999999"});
   CheckRefused({{"RANK", "2"}}, {"RANK = 2", "WORLD_SIZE is not set"});
   CheckRefused({{"WORLD_SIZE", "8"}}, {"WORLD_SIZE = 8", "RANK is not set"});
-  CheckRefused({{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "2"}, {"LOCAL_WORLD_SIZE", "2"}}, {"LOCAL_RANK = 2", "LOCAL_WORLD_SIZE = 2"});
-  CheckRefused({{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "0"}, {"LOCAL_WORLD_SIZE", "8"}}, {"LOCAL_WORLD_SIZE = 8", "WORLD_SIZE = 4"});
+  CheckRefused({{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "2"}, {"LOCAL_WORLD_SIZE", "2"}}, {"LOCAL_RANK = 2",
+      "LOCAL_WORLD_SIZE = 2"});
+  CheckRefused({{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "0"}, {"LOCAL_WORLD_SIZE", "8"}}, {"LOCAL_WORLD_SIZE = 8",
+      "WORLD_SIZE = 4"});
   CheckRefused({{"RANK", "3"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "1"}}, {"LOCAL_RANK = 1", "LOCAL_WORLD_SIZE is not set"});
   CheckRefused({{"SLURM_PROCID", "1"}, {"SLURM_STEP_NUM_TASKS", "4"}, {"SLURM_LOCALID", "1"}}, {"SLURM_LOCALID = 1", "SLURM_GTIDS"});
   for (const char* tasks : {"4(x", "four", "2(x0)", "4"}) {
-    CheckRefused({{"SLURM_PROCID", "5"}, {"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_LOCALID", "1"}, {"SLURM_STEP_TASKS_PER_NODE", tasks}, {"SLURM_NODEID", "1"}},
+    CheckRefused({{"SLURM_PROCID", "5"}, {"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_LOCALID", "1"}, {"SLURM_STEP_TASKS_PER_NODE", tasks},
+        {"SLURM_NODEID", "1"}},
                  {"SLURM_STEP_TASKS_PER_NODE", tasks, "SLURM_NODEID = 1"});
   }
 }
