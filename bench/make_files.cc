@@ -48,8 +48,8 @@ struct Recipe {
   uint64_t seed = 0;
 
   std::string Text() const {
-    return absl::StrFormat("penstock make_files 1: count %d, classes %d, bytes %d, lognormal median %d, sigma %g, seed %d\n", count, classes,
-                           bytes, median_bytes, sigma, seed);
+    return absl::StrFormat("penstock make_files 1: count %d, classes %d, bytes %d, lognormal median %d, sigma %g, seed %d\n", count,
+                           classes, bytes, median_bytes, sigma, seed);
   }
   // Own arithmetic rather than std::lognormal_distribution, whose values the standard leaves open: the same seed gives the same
   // data set with every compiler (Box-Muller).

@@ -152,10 +152,11 @@ class RingReader {
     io_uring_sqe* entry = Entry();
     const Slot& slot = slots_[index];
     // A direct read asks for whole blocks, and its place has room for them; the end of the file cuts it short.
-    const uint64_t want = AlignUp(static_cast<uint64_t>(std::min(slot.sample->bytes - slot.got, options_.read_most)), static_cast<uint64_t>(alignment_));
+    const int64_t missing = std::min(slot.sample->bytes - slot.got, options_.read_most);
+    const uint64_t want = AlignUp(static_cast<uint64_t>(missing), static_cast<uint64_t>(alignment_));
     const bool is_direct_descriptor = options_.open_by == OpenBy::kRing;
-    ::io_uring_prep_read(entry, is_direct_descriptor ? static_cast<int>(index) : slot.fd, slot.batch->buffer + slot.sample->offset + slot.got,
-                         static_cast<unsigned>(want), static_cast<uint64_t>(slot.got));
+    ::io_uring_prep_read(entry, is_direct_descriptor ? static_cast<int>(index) : slot.fd,
+                         slot.batch->buffer + slot.sample->offset + slot.got, static_cast<unsigned>(want), static_cast<uint64_t>(slot.got));
     if (is_direct_descriptor) entry->flags |= IOSQE_FIXED_FILE;
     entry->user_data = Data(index, kRead);
   }

@@ -153,6 +153,11 @@ Claim Job::Next(int64_t most, bool wait) {
       Claim claim{filling_, filling_next_, std::min(most, static_cast<int64_t>(filling_->samples.size()) - filling_next_)};
       filling_next_ += claim.count;
       if (filling_next_ == static_cast<int64_t>(filling_->samples.size())) filling_ = nullptr;
+      lock.unlock();
+      // The names lie anywhere in memory, and the kernel's copy of each would wait for it in turn.
+      for (int64_t i = claim.first; i < claim.first + claim.count; ++i) {
+        __builtin_prefetch(list_.Name(claim.batch->samples[static_cast<size_t>(i)].id));
+      }
       return claim;
     }
     if (next_number_ == options_.epochs * BatchesPerEpoch()) return {};
@@ -242,23 +247,25 @@ int Job::Run(const char* arm, const std::vector<std::pair<std::string, std::stri
   if (!options_.json) {
     std::printf("%s: %s\n", arm, options_.root.c_str());
     for (const auto& [name, value] : settings) std::printf("  %s %s", name.c_str(), value.c_str());
-    std::printf("\n  list %.3f s (%s), buffers %.3f s (%" PRId64 " MiB), first batch %.1f ms\n", list_.seconds, list_.from.c_str(), setup_seconds_,
-                memory_bytes_ >> 20, first_batch_seconds * 1e3);
-    std::printf("  %.0f samples, %.0f bytes in %.3f s: %.0f samples/s, %.1f MB/s\n", samples, bytes, wall, samples / wall, bytes / 1e6 / wall);
-    std::printf("  CPU %.3f s: %.3f s/GB, %.2f us/sample; wait for a batch p50 %.1f us, p99 %.1f us%s\n", cpu, cpu_per_gb, cpu * 1e6 / samples, p50,
-                p99, options_.verify ? "; every byte checked" : "");
+    std::printf("\n  list %.3f s (%s), buffers %.3f s (%" PRId64 " MiB), first batch %.1f ms\n", list_.seconds, list_.from.c_str(),
+                setup_seconds_, memory_bytes_ >> 20, first_batch_seconds * 1e3);
+    std::printf("  %.0f samples, %.0f bytes in %.3f s: %.0f samples/s, %.1f MB/s\n", samples, bytes, wall, samples / wall,
+                bytes / 1e6 / wall);
+    std::printf("  CPU %.3f s: %.3f s/GB, %.2f us/sample; wait for a batch p50 %.1f us, p99 %.1f us%s\n", cpu, cpu_per_gb,
+                cpu * 1e6 / samples, p50, p99, options_.verify ? "; every byte checked" : "");
     return 0;
   }
   utsname system;
   ::uname(&system);
   std::string text = absl::StrFormat(
       "{\"arm\":\"%s\",\"samples_per_s\":%.1f,\"mb_per_s\":%.2f,\"cpu_s_per_gb\":%.5f,\"next_p50_us\":%.2f,\"next_p99_us\":%.2f,"
-      "\"wall_s\":%.6f,\"samples\":%d,\"bytes\":%d,\"cpu_s\":%.6f,\"cpu_us_per_sample\":%.3f,\"first_batch_ms\":%.3f,\"list_s\":%.4f,"
-      "\"list_walked\":%s,\"setup_s\":%.4f,\"epochs\":%d,\"batch_samples\":%d,\"buffers\":%d,\"buffer_mib\":%d,\"direct\":%s,\"verified\":%s,"
-      "\"touched\":%d,\"kernel\":\"%s\"",
-      arm, samples / wall, bytes / 1e6 / wall, cpu_per_gb, p50, p99, wall, samples_, bytes_, cpu, cpu * 1e6 / samples, first_batch_seconds * 1e3,
-      list_.seconds, list_.from == "walk" ? "true" : "false", setup_seconds_, options_.epochs, options_.batch_samples, options_.batch_buffers,
-      memory_bytes_ >> 20, options_.direct ? "true" : "false", options_.verify ? "true" : "false", touched_, system.release);
+      "\"wall_s\":%.6f,\"samples\":%d,\"bytes\":%d,\"cpu_s\":%.6f,\"cpu_us_per_sample\":%.3f,\"first_batch_ms\":%.3f,"
+      "\"list_s\":%.4f,\"list_walked\":%s,\"setup_s\":%.4f,\"epochs\":%d,\"batch_samples\":%d,\"buffers\":%d,\"buffer_mib\":%d,"
+      "\"direct\":%s,\"verified\":%s,\"touched\":%d,\"kernel\":\"%s\"",
+      arm, samples / wall, bytes / 1e6 / wall, cpu_per_gb, p50, p99, wall, samples_, bytes_, cpu, cpu * 1e6 / samples,
+      first_batch_seconds * 1e3, list_.seconds, list_.from == "walk" ? "true" : "false", setup_seconds_, options_.epochs,
+      options_.batch_samples, options_.batch_buffers, memory_bytes_ >> 20, options_.direct ? "true" : "false",
+      options_.verify ? "true" : "false", touched_, system.release);
   for (const auto& [name, value] : settings) absl::StrAppend(&text, ",\"", name, "\":", value);
   std::printf("%s}\n", text.c_str());
   return 0;
