@@ -12,7 +12,8 @@ set -eu
 
 case "${1-}" in -h|--help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0;; esac
 folder=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/penstock/cuda-13.0}
-packages='nvidia-cuda-runtime==13.0.* nvidia-cuda-crt==13.0.* nvidia-cuda-cccl==13.0.* nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* nvidia-nvtx==13.0.*'
+packages='nvidia-cuda-runtime==13.0.* nvidia-cuda-crt==13.0.* nvidia-cuda-cccl==13.0.*
+          nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* nvidia-nvtx==13.0.*'
 
 mkdir -p "$(dirname "$folder")"
 if command -v flock >/dev/null 2>&1; then

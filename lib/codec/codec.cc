@@ -22,8 +22,8 @@ constexpr uint64_t kBoundMax = uint64_t{1} << 62;
 std::string SampleText(const SampleContext& sample) { return absl::StrCat("sample ", sample.id, " (", EscapeName(sample.name), ")"); }
 
 absl::Status NoCrc(absl::string_view where) {
-  return absl::FailedPreconditionError(absl::StrCat(where, ": verify_crc is set, but the manifest has no CRC-32C for it: index the data set again "
-                                                           "with checksums, or switch verify_crc off"));
+  return absl::FailedPreconditionError(absl::StrCat(where, ": verify_crc is set, but the manifest has no CRC-32C for it: index the data "
+                                                           "set again with checksums, or switch verify_crc off"));
 }
 
 // Stored bytes as they are; where the spans are the same memory nothing is left to do.
@@ -158,7 +158,8 @@ absl::StatusOr<std::shared_ptr<const Codec>> MakeCodec(const CodecOptions& optio
   }
   if (!(options.expansion_max >= 0) || std::isinf(options.expansion_max)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("CodecOptions::expansion_max is ", options.expansion_max, "; it is a number of delivered bytes per stored byte, 0 means not set"));
+        absl::StrCat("CodecOptions::expansion_max is ", options.expansion_max,
+                     "; it is a number of delivered bytes per stored byte, 0 means not set"));
   }
   if (options.function == nullptr && (options.delivered_bytes_max_per_sample > 0 || options.expansion_max > 0)) {
     return absl::InvalidArgumentError("CodecOptions has a bound for delivered bytes, but no function that could deliver them");

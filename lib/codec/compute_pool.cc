@@ -213,7 +213,8 @@ absl::Status ComputePool::Stop(int64_t wait_ns) {
   }
   if (!given_up) return absl::OkStatus();
   return absl::DeadlineExceededError(absl::StrCat(still_running, " codec tasks still run ", wait_ns / kNsPerMs,
-                                                  " ms after the stop: the user's codec function hangs. Its threads and memory are left behind"));
+                                                  " ms after the stop: the user's codec function hangs. Its threads and memory "
+                                                  "are left behind"));
 }
 
 ComputePoolStats ComputePool::stats() const {

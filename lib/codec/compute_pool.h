@@ -17,8 +17,8 @@ namespace penstock {
 struct ComputePoolState;
 struct ComputePosterState;
 
-// One unit of work. Its memory is the poster's, which allocates it once and posts it again and again: posting allocates nothing. From Post()
-// until it comes out of Take() it belongs to the pool.
+// One unit of work. Its memory is the poster's, which allocates it once and posts it again and again: posting allocates nothing.
+// From Post() until it comes out of Take() it belongs to the pool.
 class ComputeTask {
  public:
   virtual ~ComputeTask() = default;
@@ -64,11 +64,11 @@ class ComputePool {
   ComputePool(const ComputePool&) = delete;
   ComputePool& operator=(const ComputePool&) = delete;
 
-  // No task is begun any more: those queued, and those posted from now on, come back with Cancelled. Waits for the running ones, for at most
-  // `wait_ns` (negative: for as long as it takes).
+  // No task is begun any more: those queued, and those posted from now on, come back with Cancelled. Waits for the running ones, for
+  // at most `wait_ns` (negative: for as long as it takes).
   //
-  // Errors: DeadlineExceeded  a task still runs. The pool gives up on it: it does not come back, its thread is left behind, and its memory and
-  //                           what it works on must never be freed or used again.
+  // Errors: DeadlineExceeded  a task still runs. The pool gives up on it: it does not come back, its thread is left behind, and its
+  //                           memory and what it works on must never be freed or used again.
   absl::Status Stop(int64_t wait_ns);
 
   ComputePoolStats stats() const;

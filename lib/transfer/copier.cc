@@ -156,8 +156,8 @@ absl::Status Copier::Drain(std::vector<uint64_t>& finished_cookies, int64_t wait
     if (now.pending == 0) return absl::OkStatus();
     if (MonotonicNs() >= until_ns) {
       return absl::DeadlineExceededError(absl::StrCat("CUDA device ", device_->index(), ": after ", Seconds(wait_ns), " ", now.pending,
-                                                      " copies (", now.pending_bytes, " bytes) to the GPU are still pending, the oldest for ",
-                                                      Seconds(OldestPendingNs())));
+                                                      " copies (", now.pending_bytes, " bytes) to the GPU are still pending, the oldest ",
+                                                      "for ", Seconds(OldestPendingNs())));
     }
     SleepNs(sleep_ns);
     sleep_ns = std::min<int64_t>(sleep_ns * 2, kNsPerMs);

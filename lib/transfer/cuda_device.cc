@@ -141,7 +141,8 @@ class CudaDevice final : public Device {
   absl::StatusOr<CudaStream> CreateStream() override {
     cudaStream_t cuda_stream = nullptr;
     // Non-blocking: work on the legacy default stream, which frameworks use, must not hold up our copies.
-    absl::Status status = Call("cudaStreamCreateWithFlags", 0, [&] { return cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking); });
+    absl::Status status =
+        Call("cudaStreamCreateWithFlags", 0, [&] { return cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking); });
     if (!status.ok()) return status;
     return cuda_stream;
   }
@@ -206,7 +207,8 @@ class CudaDevice final : public Device {
     if (fork_guard_.InForkedChild()) {
       return absl::FailedPreconditionError(absl::StrCat("CUDA device ", ordinal_,
                                                         ": used in a child forked after the loader was opened; CUDA does not survive "
-                                                        "fork(). Start the child with exec (multiprocessing: \"spawn\") or open a loader there"));
+                                                        "fork(). Start the child with exec (multiprocessing: \"spawn\"), or open a "
+                                                        "loader there"));
     }
     if (lost_.load(std::memory_order_acquire)) return sticky();
     return absl::OkStatus();
@@ -303,8 +305,8 @@ int CudaDeviceCount() {
 absl::StatusOr<std::shared_ptr<Device>> OpenCudaDevice(int ordinal) {
   const std::string what = absl::StrCat("cannot open CUDA device ", ordinal, ": ");
   if (FirstUse().InForkedChild()) {
-    return absl::FailedPreconditionError(absl::StrCat(what, "this process was forked after CUDA was first used; CUDA does not survive fork(). "
-                                                            "Start it with exec (multiprocessing: \"spawn\")"));
+    return absl::FailedPreconditionError(absl::StrCat(what, "this process was forked after CUDA was first used; CUDA does not survive "
+                                                            "fork(). Start it with exec (multiprocessing: \"spawn\")"));
   }
   const auto unavailable = [&what](cudaError_t error) {
     cudaGetLastError();
@@ -331,7 +333,8 @@ absl::StatusOr<std::shared_ptr<Device>> OpenCudaDevice(int ordinal) {
   CUcontext context = nullptr;
   error = ToRuntimeError(driver.primary_retain(&context, handle));
   if (error == cudaErrorMemoryAllocation) {
-    return absl::ResourceExhaustedError(absl::StrCat(what, "making its context: ", ErrorText(error), ". Other processes hold the GPU's memory"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(what, "making its context: ", ErrorText(error), ". Other processes hold the GPU's memory"));
   }
   if (error != cudaSuccess) return unavailable(error);
   return std::make_shared<CudaDevice>(ordinal, absl::AsciiStrToLower(pci_bus_id), driver, handle, context);

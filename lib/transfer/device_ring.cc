@@ -30,15 +30,16 @@ DeviceRing::~DeviceRing() {
     device_->Free(data_);
     return;
   }
-  Log(LogLevel::kWarning, absl::StrCat("CUDA device ", device_->index(), ": ", buffers_out_, " batches were not released before their loader ",
-                                       "was destroyed; ", FormatBytes(bytes_), " of device memory stay allocated until the process ends"));
+  Log(LogLevel::kWarning, absl::StrCat("CUDA device ", device_->index(), ": ", buffers_out_, " batches were not released before their ",
+                                       "loader was destroyed; ", FormatBytes(bytes_),
+                                       " of device memory stay allocated until the process ends"));
 }
 
 absl::Status DeviceRing::CheckFits(int64_t bytes) const {
   if (bytes < 0) return absl::InvalidArgumentError(absl::StrCat("a batch of ", bytes, " bytes"));
   if (bytes <= bytes_) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("a batch of ", bytes, " bytes (", FormatBytes(bytes), ") is larger than the ring of batches on device ",
-                                                 device_->index(), ", ", bytes_, " bytes: set device_bytes to at least ",
+  return absl::InvalidArgumentError(absl::StrCat("a batch of ", bytes, " bytes (", FormatBytes(bytes), ") is larger than the ring of ",
+                                                 "batches on device ", device_->index(), ", ", bytes_, " bytes: set device_bytes to at least ",
                                                  AlignUp(static_cast<uint64_t>(bytes), kAlignmentBytes),
                                                  " (twice that lets the next batch arrive while one is used), or batch_size lower"));
 }
@@ -74,7 +75,8 @@ void DeviceRing::Free(const DeviceBuffer& buffer) {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto entry = std::lower_bound(entries_.begin(), entries_.end(), buffer.number,
                                       [](const Entry& left, uint64_t number) { return left.number < number; });
-  PENSTOCK_CHECK(entry != entries_.end() && entry->number == buffer.number && !entry->free, "a device buffer is freed once, by its own ring");
+  PENSTOCK_CHECK(entry != entries_.end() && entry->number == buffer.number && !entry->free,
+                 "a device buffer is freed once, by its own ring");
   PENSTOCK_CHECK(data_ + entry->start == buffer.data, "a device buffer is freed as it was handed out");
   entry->free = true;
   --buffers_out_;

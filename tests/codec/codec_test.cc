@@ -165,7 +165,8 @@ TEST_CASE("a user's function that needs more room fails with the numbers and the
 }
 
 TEST_CASE("a user's function that says it wrote more than fits is an error", "[codec]") {
-  const auto codec = Make({.function = [](void*, int64_t, const void*, size_t, void*, size_t capacity, size_t* delivered_bytes, char*, size_t) {
+  const auto codec = Make({.function = [](void*, int64_t, const void*, size_t, void*, size_t capacity, size_t* delivered_bytes, char*,
+                                      size_t) {
     *delivered_bytes = capacity + 1;
     return 0;
   }});
@@ -177,7 +178,8 @@ TEST_CASE("a user's function that says it wrote more than fits is an error", "[c
 
 TEST_CASE("what a user's function returns and says is in the error", "[codec]") {
   for (int result : {-22, -1, 1, 77}) {
-    CodecOptions options{.function = [](void* user, int64_t id, const void*, size_t, void*, size_t, size_t*, char* message, size_t capacity) {
+    CodecOptions options{.function = [](void* user, int64_t id, const void*, size_t, void*, size_t, size_t*, char* message,
+                                       size_t capacity) {
                            std::snprintf(message, capacity, "no header in %d", static_cast<int>(id));
                            return *static_cast<int*>(user);
                          }};
@@ -217,7 +219,8 @@ TEST_CASE("an exception of a user's function is an error of that sample", "[code
 
 TEST_CASE("checksums are compared before the user's function sees the bytes", "[codec]") {
   int calls = 0;
-  CodecOptions options{.function = [](void* user, int64_t, const void*, size_t stored_bytes, void*, size_t, size_t* delivered_bytes, char*, size_t) {
+  CodecOptions options{.function = [](void* user, int64_t, const void*, size_t stored_bytes, void*, size_t, size_t* delivered_bytes,
+                                     char*, size_t) {
     ++*static_cast<int*>(user);
     *delivered_bytes = stored_bytes;
     return 0;
