@@ -39,9 +39,11 @@ absl::Status DeviceRing::CheckFits(int64_t bytes) const {
   if (bytes < 0) return absl::InvalidArgumentError(absl::StrCat("a batch of ", bytes, " bytes"));
   if (bytes <= bytes_) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("a batch of ", bytes, " bytes (", FormatBytes(bytes), ") is larger than the ring of ",
-                                                 "batches on device ", device_->index(), ", ", bytes_, " bytes: set device_bytes to at least ",
+                                                 "batches on device ", device_->index(), ", ", bytes_,
+                                                 " bytes: set device_bytes to at least ",
                                                  AlignUp(static_cast<uint64_t>(bytes), kAlignmentBytes),
-                                                 " (twice that lets the next batch arrive while one is used), or batch_size lower"));
+                                                 " (twice that lets the next batch arrive while one is "
+                                                 "used), or batch_size lower"));
 }
 
 absl::StatusOr<DeviceBuffer> DeviceRing::Allocate(int64_t bytes) {
