@@ -32,6 +32,10 @@ if(penstock_type STREQUAL "STATIC_LIBRARY")
   list(REMOVE_DUPLICATES penstock_packages)
 endif()
 
+set(penstock_cuda_root "")
+if(PENSTOCK_HAVE_CUDA AND CUDAToolkit_BIN_DIR)
+  get_filename_component(penstock_cuda_root "${CUDAToolkit_BIN_DIR}" DIRECTORY)
+endif()
 configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/penstockConfig.cmake.in"
                               "${PROJECT_BINARY_DIR}/package/penstockConfig.cmake" INSTALL_DESTINATION "${package_dir}")
 # Before 1.0 a minor version may change the API; SameMinorVersion keeps a program that asks for 0.1 from getting 0.2.

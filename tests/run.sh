@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Installs what the tests need, builds penstock and runs the suite by ctest: with gcc and CUDA, again with the pread pool as engine, under
-# ASan+UBSan, under TSan, and built by clang. Runs again without harm; ends with the ctest summaries, and with 1 if any test failed.
+# Installs what the tests need, builds penstock and runs the suite by ctest: with gcc and CUDA, and again with the pread pool as engine.
+# Runs again without harm; ends with the ctest summaries, and with 1 if any test failed.
 #
-#   tests/run.sh [--quick]      --quick: the first of these only
+#   tests/run.sh [--quick | --all]      --quick: the first of these only; --all: also under ASan+UBSan, under TSan, and built by clang
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 quick=false
+all=false
 case ${1-} in
   "") ;;
   --quick) quick=true ;;
+  --all) all=true ;;
   *) sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 
@@ -50,6 +52,8 @@ suite gcc gpu
 if ! $quick; then
   # The same programs once more: a loader that is not told an engine takes this one.
   PENSTOCK_ENGINE=threads suite gcc-engine-threads gpu -LE slow
+fi
+if $all; then
   build asan
   suite asan-ubsan asan -LE slow
   build tsan
