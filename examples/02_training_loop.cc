@@ -1,0 +1,313 @@
+// Trains a small convolutional network on a folder of PGM files, read by penstock or by torch's own data set API.
+//
+//   cmake -S . -B build/examples -DCMAKE_BUILD_TYPE=Release && cmake --build build/examples --target 02_training_loop
+//   build/examples/examples/02_training_loop DATA [--loader=penstock|plain] [--epochs=3] [--batch-size=128] [--seed=1]
+//            [--expect-accuracy=88]
+//
+// DATA is what examples/make_dataset.py wrote. The accuracy in per cent that must be reached, if given, decides the exit status.
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "penstock/loader.h"
+#include "plain_dataset.h"
+
+namespace {
+
+constexpr int64_t kRows = 28;
+constexpr int64_t kColumns = 28;
+constexpr int64_t kClassCount = 10;
+constexpr int64_t kTestBatchSize = 1000;
+constexpr double kPeakRate = 4e-3;
+const std::string kHeader = "P5\n28 28\n255\n";  // what every file begins with; the pixels follow
+
+struct Arguments {
+  std::string data;
+  std::string loader = "penstock";
+  int64_t epochs = 3;
+  int64_t batch_size = 128;
+  int64_t seed = 1;
+  double expect_accuracy = 0;
+};
+
+// Images in [0, 1] and their classes, on the device the network is on.
+struct Minibatch {
+  torch::Tensor pixels;  // [B, 1, rows, columns], float
+  torch::Tensor labels;  // [B], int64
+};
+
+// One pass over a data set per epoch.
+class Source {
+ public:
+  virtual ~Source() = default;
+  virtual void StartEpoch(int64_t epoch) = 0;
+  virtual bool Next(Minibatch& minibatch) = 0;  // false: the epoch has ended
+  virtual std::string Verdict() const { return ""; }
+};
+
+// ---- penstock: the part to copy into a program of your own ----
+
+class PenstockSource : public Source {
+ public:
+  PenstockSource(const std::string& list, const Arguments& arguments, bool training, torch::Device device,
+                 const std::shared_ptr<penstock::Runtime>& runtime)
+      : device_(device) {
+    penstock::LoaderOptions options;
+    options.root = list;  // a folder of class folders would do as well
+    options.manifest_path = list.substr(0, list.rfind('.')) + ".manifest";  // made by `penstock index`, or now
+    options.batch_size = training ? arguments.batch_size : kTestBatchSize;
+    options.seed = static_cast<uint64_t>(arguments.seed);
+    options.shuffle = training;
+    options.tail = training ? penstock::Tail::kDrop : penstock::Tail::kPartial;  // every test image counts, exactly once
+    options.layout = penstock::Layout::kDense;                                    // all files have the same size: one [B, stride] tensor
+    options.memory_bytes = 64 << 20;
+    options.device = device.is_cuda() ? 0 : -1;
+    auto loader = penstock::Loader::Open(options, runtime);
+    if (options.device >= 0 && absl::IsUnavailable(loader.status())) {
+      std::printf("batches come through host memory: %s\n", loader.status().ToString().c_str());
+      options.device = -1;
+      loader = penstock::Loader::Open(options, runtime);
+    }
+    if (!loader.ok()) throw std::runtime_error(loader.status().ToString());
+    loader_ = *std::move(loader);
+    const std::vector<uint8_t> header(kHeader.begin(), kHeader.end());
+    header_ = torch::tensor(header, torch::kUInt8).to(device_);
+  }
+
+  void StartEpoch(int64_t epoch) override {
+    const absl::Status status = loader_->StartEpoch(epoch);
+    if (!status.ok()) throw std::runtime_error(status.ToString());
+  }
+
+  bool Next(Minibatch& minibatch) override {
+    auto batch = loader_->Next();
+    if (absl::IsOutOfRange(batch.status())) return false;
+    if (!batch.ok()) throw std::runtime_error(batch.status().ToString());
+    const int64_t file_bytes = static_cast<int64_t>(kHeader.size()) + kRows * kColumns;
+    for (const int64_t length : batch->lengths()) {
+      if (length != file_bytes) throw std::runtime_error("an image has " + std::to_string(length) + " bytes");
+    }
+    // The batch's own bytes as a tensor, without a copy; they lie on the GPU where the loader has a device.
+    const auto where = torch::TensorOptions().dtype(torch::kUInt8).device(batch->on_device() ? device_ : torch::Device(torch::kCPU));
+    const torch::Tensor files = torch::from_blob(batch->data(), {batch->size(), file_bytes}, {batch->stride(), 1}, where).to(device_);
+    if (!torch::equal(files.slice(1, 0, header_.size(0)), header_.expand({batch->size(), -1}))) {
+      throw std::runtime_error("a file does not begin as a PGM image of 28 x 28 pixels does");
+    }
+    minibatch.pixels = files.slice(1, header_.size(0)).to(torch::kFloat32).div_(255).view({-1, 1, kRows, kColumns});
+    const absl::Span<const int32_t> labels = batch->labels();
+    minibatch.labels = torch::from_blob(const_cast<int32_t*>(labels.data()), {batch->size()}, torch::kInt32).to(device_, torch::kInt64);
+    // Pixels and labels are copies by now. torch works on CUDA's default stream, so the batch may be reused after what is enqueued there.
+    if (batch->on_device()) {
+      const absl::Status status = batch->Release(/*cuda_stream=*/nullptr);
+      if (!status.ok()) throw std::runtime_error(status.ToString());
+    } else {
+      batch->Release();
+    }
+    return true;
+  }
+
+  std::string Verdict() const override { return loader_->report().verdict; }
+
+ private:
+  torch::Device device_;
+  std::unique_ptr<penstock::Loader> loader_;
+  torch::Tensor header_;
+};
+
+// ---- torch's own way, to compare with ----
+
+template <typename Sampler>
+class PlainSource : public Source {
+ public:
+  PlainSource(const std::string& list, int64_t batch_size, bool drop_last, torch::Device device) : device_(device) {
+    auto dataset = PlainDataset(list, kHeader, kRows, kColumns).map(torch::data::transforms::Stack<>());
+    loader_ = torch::data::make_data_loader<Sampler>(
+        std::move(dataset), torch::data::DataLoaderOptions(static_cast<size_t>(batch_size)).workers(2).drop_last(drop_last));
+  }
+  void StartEpoch(int64_t) override { next_.reset(); }
+  bool Next(Minibatch& minibatch) override {
+    if (next_ == nullptr) {
+      next_ = std::make_unique<Iterator>(loader_->begin());
+    } else {
+      ++*next_;  // not right after the last batch was taken: it would wait for this one then
+    }
+    if (*next_ == loader_->end()) return false;
+    const torch::data::Example<>& batch = **next_;
+    minibatch = {batch.data.to(device_), batch.target.to(device_)};
+    return true;
+  }
+
+ private:
+  using Mapped = decltype(std::declval<PlainDataset>().map(torch::data::transforms::Stack<>()));
+  using Loader = torch::data::StatelessDataLoader<Mapped, Sampler>;
+  using Iterator = decltype(std::declval<Loader>().begin());
+  torch::Device device_;
+  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<Iterator> next_;
+};
+
+// ---- the network and its training ----
+
+struct NetworkImpl : torch::nn::Module {
+  NetworkImpl() {
+    using namespace torch::nn;
+    const auto halve = [](int64_t in, int64_t out, int64_t kernel) {
+      return Conv2d(Conv2dOptions(in, out, kernel).stride(2).padding(kernel / 2));
+    };
+    layers = Sequential(halve(1, 16, 5), BatchNorm2d(16), ReLU(), halve(16, 32, 3), BatchNorm2d(32), ReLU(), Flatten(),
+                        Linear(32 * (kRows / 4) * (kColumns / 4), 64), ReLU(), Linear(64, kClassCount));
+    register_module("layers", layers);
+  }
+  torch::Tensor forward(const torch::Tensor& pixels) { return layers->forward(pixels); }
+  torch::nn::Sequential layers{nullptr};
+};
+TORCH_MODULE(Network);
+
+double Seconds(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Calls `step` with every minibatch of the epoch and returns the time spent waiting for them, until they are tensors to compute with.
+double ForEach(Source& source, int64_t epoch, const std::function<void(Minibatch&)>& step) {
+  double wait_s = 0;
+  auto start = std::chrono::steady_clock::now();
+  source.StartEpoch(epoch);
+  Minibatch minibatch;
+  while (source.Next(minibatch)) {
+    wait_s += Seconds(start);
+    step(minibatch);
+    start = std::chrono::steady_clock::now();
+  }
+  return wait_s + Seconds(start);
+}
+
+// Per cent of the images that the network gets right.
+double Accuracy(Network& network, Source& source, int64_t epoch) {
+  const torch::NoGradGuard no_grad;
+  network->eval();
+  int64_t right = 0;
+  int64_t total = 0;
+  ForEach(source, epoch, [&](Minibatch& minibatch) {
+    right += network->forward(minibatch.pixels).argmax(1).eq(minibatch.labels).sum().item<int64_t>();
+    total += minibatch.labels.size(0);
+  });
+  return total == 0 ? 0 : 100.0 * static_cast<double>(right) / static_cast<double>(total);
+}
+
+int Train(const Arguments& arguments) {
+  torch::manual_seed(static_cast<uint64_t>(arguments.seed));
+  const torch::Device device(torch::cuda::is_available() ? torch::kCUDA : torch::kCPU);
+  std::unique_ptr<Source> training;
+  std::unique_ptr<Source> validation;
+  const std::string train_list = arguments.data + "/train.txt";
+  const std::string test_list = arguments.data + "/test.txt";
+  if (arguments.loader == "penstock") {
+    const auto runtime = penstock::Runtime::Create();  // both loaders live side by side and share its budgets
+    training = std::make_unique<PenstockSource>(train_list, arguments, /*training=*/true, device, runtime);
+    validation = std::make_unique<PenstockSource>(test_list, arguments, /*training=*/false, device, runtime);
+  } else {
+    using torch::data::samplers::RandomSampler;
+    using torch::data::samplers::SequentialSampler;
+    training = std::make_unique<PlainSource<RandomSampler>>(train_list, arguments.batch_size, /*drop_last=*/true, device);
+    validation = std::make_unique<PlainSource<SequentialSampler>>(test_list, kTestBatchSize, /*drop_last=*/false, device);
+  }
+
+  Network network;
+  network->to(device);
+  torch::optim::Adam optimizer(network->parameters(), torch::optim::AdamOptions(kPeakRate));
+  const int64_t steps_expected = arguments.epochs * (60000 / arguments.batch_size);
+  int64_t step = 0;
+  double accuracy = 0;
+  std::printf("loader %s, %s\n", arguments.loader.c_str(), device.is_cuda() ? "GPU" : "CPU");
+  for (int64_t epoch = 0; epoch < arguments.epochs; ++epoch) {
+    network->train();
+    torch::Tensor loss_sum = torch::zeros({}, device);
+    int64_t sample_count = 0;
+    int64_t batch_count = 0;
+    const auto start = std::chrono::steady_clock::now();
+    const double wait_s = ForEach(*training, epoch, [&](Minibatch& minibatch) {
+      // The rate rises over the first tenth and falls to nothing at the end, so that the accuracy does not depend on the last few batches.
+      const double done = static_cast<double>(step) / static_cast<double>(steps_expected);
+      const double rate = kPeakRate * std::min(done / 0.1, std::max(0.0, (1 - done) / 0.9));
+      for (auto& group : optimizer.param_groups()) static_cast<torch::optim::AdamOptions&>(group.options()).lr(rate);
+      optimizer.zero_grad();
+      const torch::Tensor loss = torch::nn::functional::cross_entropy(network->forward(minibatch.pixels), minibatch.labels);
+      loss.backward();
+      optimizer.step();
+      loss_sum += loss.detach();
+      sample_count += minibatch.labels.size(0);
+      ++batch_count;
+      ++step;
+    });
+    const double loss_mean = batch_count == 0 ? 0 : loss_sum.item<double>() / static_cast<double>(batch_count);  // waits for the GPU too
+    const double wall_s = Seconds(start);
+    const std::string verdict = training->Verdict();
+    accuracy = Accuracy(network, *validation, epoch);
+    std::printf("epoch %lld: loss %.4f, test accuracy %.2f %%, %.0f samples/s, waited for data %.2f %% of the time\n",
+                static_cast<long long>(epoch + 1), loss_mean, accuracy, static_cast<double>(sample_count) / wall_s, 100 * wait_s / wall_s);
+    if (!verdict.empty()) std::printf("  %s\n", verdict.c_str());
+    std::fflush(stdout);
+  }
+  if (accuracy < arguments.expect_accuracy) {
+    std::fprintf(stderr, "accuracy %.2f %% is below the expected %.2f %%\n", accuracy, arguments.expect_accuracy);
+    return 1;
+  }
+  return 0;
+}
+
+[[noreturn]] void Usage() {
+  std::fprintf(stderr, "02_training_loop DATA [--loader=penstock|plain] [--epochs=N] [--batch-size=N] [--seed=N] "
+                       "[--expect-accuracy=PERCENT]\n");
+  std::exit(2);
+}
+
+Arguments Parse(int argc, char** argv) {
+  Arguments arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const size_t equals = argument.find('=');
+    const std::string name = argument.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : argument.substr(equals + 1);
+    if (name == "--loader" && (value == "penstock" || value == "plain")) {
+      arguments.loader = value;
+    } else if (name == "--epochs") {
+      arguments.epochs = std::atoll(value.c_str());
+    } else if (name == "--batch-size") {
+      arguments.batch_size = std::atoll(value.c_str());
+    } else if (name == "--seed") {
+      arguments.seed = std::atoll(value.c_str());
+    } else if (name == "--expect-accuracy") {
+      arguments.expect_accuracy = std::atof(value.c_str());
+    } else if (argument.rfind("--", 0) == 0 || !arguments.data.empty()) {
+      Usage();
+    } else {
+      arguments.data = argument;
+    }
+  }
+  if (arguments.data.empty() || arguments.epochs < 1 || arguments.batch_size < 1 || arguments.seed < 0) Usage();
+  return arguments;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const Arguments arguments = Parse(argc, argv);
+  try {  // torch throws, penstock does not
+    return Train(arguments);
+  } catch (const std::exception& error) {
+    std::fflush(stdout);
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The main job, end to end: installs what is needed (Debian 12), builds penstock, writes 70,000 small image files, indexes them and trains a
+# small network on them, read by penstock. Runs again without harm, and at once: what is there is kept.
+#
+#   examples/run.sh [--compare] [argument of 02_training_loop...]
+#     --compare    trains a second time, reading through torch's own data set, and demands that both accuracies are within 0.5 points
+#     --loader=plain, --epochs=N, ...    see examples/02_training_loop.cc
+#
+# PENSTOCK_DATA is the folder for data sets (build/data). A GPU is used where Torch_DIR names a libtorch with CUDA.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+compare=false
+arguments=()
+for argument in "$@"; do
+  case $argument in
+    --compare) compare=true ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+data=${PENSTOCK_DATA:-build/data}/fashion-mnist
+
+./cmake/install_dependencies.sh build examples
+
+echo "== building penstock and the examples in build/examples"
+log=build/examples/build.log
+mkdir -p build/examples
+torch=()
+[ -z "${Torch_DIR:-}" ] || torch=("-DTorch_DIR=$Torch_DIR")
+{ cmake -S . -B build/examples -G Ninja -DCMAKE_BUILD_TYPE=Release -DPENSTOCK_TESTS=OFF -DPENSTOCK_BENCH=OFF "${torch[@]}" &&
+  cmake --build build/examples --target penstock_cli 01_first_batch 02_training_loop; } > "$log" 2>&1 || { tail -n 60 "$log"; exit 1; }
+
+echo "== data set: 70,000 PGM files in $data"
+python3 examples/make_dataset.py "$data"
+for split in train test; do
+  # The manifests are kept beside the lists; the loader looks for them there.
+  [ -e "$data/$split.manifest" ] || build/examples/bin/penstock index "$data/$split.txt" --manifest "$data/$split.manifest"
+done
+
+echo "== the first batch of $data/test, labelled by its class folders"
+build/examples/examples/01_first_batch "$data/test"
+
+# train [argument...]: prints the epochs, and keeps the last accuracy in $accuracy.
+train() {
+  build/examples/examples/02_training_loop "$data" --expect-accuracy=88 "${arguments[@]}" "$@" | tee build/examples/training.log
+  accuracy=$(sed -n 's/^epoch .* test accuracy \([0-9.]*\) %.*/\1/p' build/examples/training.log | tail -n 1)
+}
+
+echo "== training"
+train
+if $compare; then
+  penstock_accuracy=$accuracy
+  echo "== training, read through torch's own data set"
+  train --loader=plain
+  awk -v a="$penstock_accuracy" -v b="$accuracy" 'BEGIN {
+    d = a - b; if (d < 0) d = -d
+    printf "accuracy: penstock %.2f %%, plain %.2f %%, %.2f points apart (at most 0.50)\n", a, b, d
+    exit d > 0.5
+  }'
+fi
