@@ -84,6 +84,7 @@ run() {
   done
   shift $((OPTIND - 1))
   [ $# -gt 0 ] || { echo "numa_vm: no program given" >&2; exit 2; }
+  [ -f "$1" ] || { echo "numa_vm: there is no program $1" >&2; exit 2; }
   [ "${PENSTOCK_NUMA_VM:-}" != off ] || skip "PENSTOCK_NUMA_VM=off"
   complete || install
 
