@@ -9,7 +9,7 @@ baselines do.
     bench/compare.py --rounds 7 --title 'warm, 200,000 files of 4 KiB' --against threads,ring --out warm4k \\
         penstock='build/release/lib/cli/penstock bench /data/files4k --json' \\
         threads='build/release/bench/baseline_threads /data/files4k --json' \\
-        ring='build/release/bench/baseline_ring /data/files4k --close replace --json'
+        ring='build/release/bench/baseline_ring /data/files4k --json'
 """
 
 import argparse
