@@ -146,7 +146,8 @@ struct PENSTOCK_EXPORT State {
 
   /// Whether a run over this data set and order can go on from here.
   ///
-  /// Errors: FailedPrecondition  another data set (fingerprint), another list of ids, or a position beyond the epoch's end.
+  /// Errors: FailedPrecondition  another data set (fingerprint), a mixture, another list of ids, or a position beyond the epoch's
+  ///                             end.
   absl::Status Matches(absl::string_view manifest_fingerprint, const Order& order) const;
 
   friend bool operator==(const State&, const State&) = default;

@@ -178,6 +178,10 @@ absl::Status State::Matches(absl::string_view manifest_fingerprint, const Order&
         absl::StrCat("the state is of the data set with fingerprint ", fingerprint, ", and this one's is ", manifest_fingerprint,
                      ": names, sizes, labels or their number differ. Give the data set it was made with, or start without the state"));
   }
+  if (!mixture.empty()) {
+    return absl::FailedPreconditionError(
+        "the state was made with a mixture of data sets, and this run reads a single one: give the same mixture, or start without the state");
+  }
   if (ids_hash != order.ids_hash_text()) {
     const auto name = [](absl::string_view hash) { return hash.empty() ? std::string("no list") : absl::StrCat("the list ", hash); };
     return absl::FailedPreconditionError(absl::StrCat("the state was made with ", name(ids_hash), " of ids, and this run has ",

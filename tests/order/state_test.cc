@@ -207,6 +207,7 @@ TEST_CASE("a mixture that is not UTF-8 makes a text and not an exception", "[ord
 TEST_CASE("a state fits only the data set and the ids it was made with", "[order]") {
   State state = Example();
   state.ids_hash.clear();
+  state.mixture.clear();
   const Order order = *Order::Create(1'000'000, {});
   REQUIRE_OK(state.Matches(state.fingerprint, order));
   CHECK(state.Matches(std::string(32, '1'), order).message().find("fingerprint") != absl::string_view::npos);
@@ -217,4 +218,6 @@ TEST_CASE("a state fits only the data set and the ids it was made with", "[order
   state.ids_hash = listed.ids_hash_text();
   REQUIRE_OK(state.Matches(state.fingerprint, listed));
   CHECK(state.Matches(state.fingerprint, order).message().find("ids") != absl::string_view::npos);
+  state = Example();
+  CHECK(state.Matches(state.fingerprint, order).message().find("mixture") != absl::string_view::npos);
 }
