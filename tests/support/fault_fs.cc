@@ -108,6 +108,12 @@ void FaultFs::Set(const std::string& faults) {
   std::filesystem::rename(next, control_);
 }
 
+int64_t FaultFs::hangs() const {
+  std::error_code error;
+  const auto bytes = std::filesystem::file_size(control_ + ".hangs", error);
+  return error ? 0 : static_cast<int64_t>(bytes);
+}
+
 bool FaultFs::Unmount() {
   if (is_mounted_ && TryUnmount(mounted_)) is_mounted_ = false;
   return !is_mounted_;

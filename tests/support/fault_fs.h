@@ -23,6 +23,8 @@ class FaultFs {
   // Replaces all faults, for instance "*.bin eio 0 4096\nslow/* delay 20000\n". In force when it returns.
   void Set(const std::string& faults);
   void Clear() { Set(""); }
+  // How many reads and opens have begun to hang since the beginning. A test that needs one to hang waits for this, not for a time.
+  int64_t hangs() const;
   // True once nothing has a file open on it. (A busy file system cannot be unmounted.)
   bool Unmount();
 

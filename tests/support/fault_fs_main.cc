@@ -16,6 +16,7 @@
 //   PATTERN trunc BYTES            the file ends there
 //   PATTERN openerr N              opens fail with errno N
 //   PATTERN direct                 the page cache is bypassed, as many network file systems do
+// For each read or open that begins to hang, one byte is added to the file CONTROL_FILE.hangs.
 // Lines that begin with # are ignored. The control file should be replaced by rename, so that half of it is never read.
 #define FUSE_USE_VERSION 31
 #include <dirent.h>
@@ -117,6 +118,21 @@ int64_t NumberAt(const char* path, const char* kind, int64_t offset, int64_t len
   return number;
 }
 
+// Waits until the fault is gone (0), or its caller is interrupted (EINTR) where that counts.
+int Hang(const char* path, const char* kind, int64_t offset, int64_t length, bool interruptible) {
+  bool told = false;
+  while (Has(path, kind, offset, length)) {
+    if (!told) {
+      const int fd = ::open((control_file + ".hangs").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+      if (fd >= 0 && ::write(fd, "x", 1) == 1) told = true;
+      ::close(fd);
+    }
+    if (interruptible && ::fuse_interrupted()) return EINTR;
+    ::usleep(kHangLookUs);
+  }
+  return 0;
+}
+
 std::string BackingPath(const char* path) { return backing_folder + path; }
 
 void* Init(fuse_conn_info*, fuse_config* config) {
@@ -152,7 +168,7 @@ int ReadLink(const char* path, char* buffer, size_t size) {
 
 int Open(const char* path, fuse_file_info* info) {
   if (const int64_t delay_us = NumberOf(path, "opendelay", 0); delay_us > 0) ::usleep(static_cast<useconds_t>(delay_us));
-  while (Has(path, "openhang", 0, INT64_MAX)) ::usleep(kHangLookUs);
+  Hang(path, "openhang", 0, INT64_MAX, /*interruptible=*/false);
   if (const int64_t error_number = NumberOf(path, "openerr", 0); error_number != 0) return static_cast<int>(-error_number);
   const int fd = ::open(BackingPath(path).c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return -errno;
@@ -164,11 +180,8 @@ int Open(const char* path, fuse_file_info* info) {
 int Read(const char* path, char* buffer, size_t size, off_t offset, fuse_file_info* info) {
   const int64_t length = static_cast<int64_t>(size);
   if (const int64_t delay_us = NumberAt(path, "delay", offset, length); delay_us > 0) ::usleep(static_cast<useconds_t>(delay_us));
-  while (Has(path, "hanghard", offset, length)) ::usleep(kHangLookUs);
-  while (Has(path, "hang", offset, length)) {
-    if (::fuse_interrupted()) return -EINTR;
-    ::usleep(kHangLookUs);
-  }
+  Hang(path, "hanghard", offset, length, /*interruptible=*/false);
+  if (Hang(path, "hang", offset, length, /*interruptible=*/true) != 0) return -EINTR;
   if (Has(path, "eio", offset, length)) return -EIO;
   if (const int64_t error_number = NumberAt(path, "errno", offset, length); error_number != 0) return static_cast<int>(-error_number);
   const int64_t end = NumberOf(path, "trunc", INT64_MAX);
