@@ -87,6 +87,7 @@ class PoolRing final : public Ring {
   }
 
   void Cancel() override {
+    state_->submitted.fetch_add(queued_.size());  // as if the pool had had them
     for (const uint32_t index : queued_) {
       state_->slots[index].progress.Fail(ECANCELED, RequestStage::kOpen);
       state_->slots[index].open_ns = state_->slots[index].transfer_ns = 0;
@@ -110,7 +111,7 @@ class PoolRing final : public Ring {
     if (state_->done_head.load(std::memory_order_relaxed) == kNoSlot) return false;
     done_.clear();
     next_done_ = 0;
-    state_->done_count.store(0);
+    state_->taken.store(state_->done.load(std::memory_order_relaxed), std::memory_order_relaxed);
     for (uint32_t index = state_->done_head.exchange(kNoSlot, std::memory_order_acquire); index != kNoSlot; index = state_->slots[index].next) done_.push_back(index);
     std::reverse(done_.begin(), done_.end());  // the list has the last one first
     return true;

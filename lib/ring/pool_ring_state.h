@@ -2,6 +2,7 @@
 #ifndef PENSTOCK_RING_POOL_RING_STATE_H_
 #define PENSTOCK_RING_POOL_RING_STATE_H_
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -14,7 +15,8 @@ namespace penstock {
 
 inline constexpr uint32_t kNoSlot = UINT32_MAX;
 
-struct PoolSlot {
+// Cache lines of its own: neighbours are written by different threads.
+struct alignas(64) PoolSlot {
   Progress progress;
   int64_t open_ns = 0;
   int64_t transfer_ns = 0;
@@ -24,30 +26,36 @@ struct PoolSlot {
 
 struct PoolRingState {
   PoolRingState(const ObjectStore& store, uint64_t read_bytes_max, uint32_t capacity)
-      : store(store), read_bytes_max(read_bytes_max), slots(new PoolSlot[capacity]), notify_at(capacity < 4 ? 1 : capacity / 2 < 32 ? capacity / 2 : 32) {
+      : store(store), read_bytes_max(read_bytes_max), notify_at(std::clamp(capacity * 3 / 4, 1U, 96U)), slots(new PoolSlot[capacity]) {
     pending.Reset(capacity);
   }
 
   const ObjectStore& store;
   const uint64_t read_bytes_max;
+  const uint32_t notify_at;  // the owner is woken for so many fast ones at a time
   const std::unique_ptr<PoolSlot[]> slots;
 
-  IndexQueue pending;       // slots no thread has taken; guarded by the pool's mutex
-  bool queued = false;      // in the pool's list of rings with pending slots; likewise
+  IndexQueue pending;   // slots no thread has taken; guarded by the pool's mutex
+  bool queued = false;  // in the pool's list of rings with pending slots; likewise
 
-  // A list without a lock: the threads push, the owner takes all.
-  std::atomic<uint32_t> done_head{kNoSlot};
-  std::atomic<uint32_t> done_count{0};  // since the owner took the last ones
-  std::atomic<uint32_t> unfinished{0};  // handed to the pool and not done
-  const uint32_t notify_at;             // the owner is woken for so many fast ones at a time
-  Parker parker;                        // where the owner sleeps
+  // What the owner writes and the threads look at.
+  alignas(64) std::atomic<uint64_t> submitted{0};  // requests handed to the pool since the beginning
+  std::atomic<uint64_t> taken{0};                  // `done` as it was when the owner took the list
 
-  // Any thread; the slot is the owner's from then on.
-  void PushDone(uint32_t index) {
+  // What the threads write for each request: a list without a lock, of which the owner takes all, and its count.
+  alignas(64) std::atomic<uint32_t> done_head{kNoSlot};
+  std::atomic<uint64_t> done{0};  // since the beginning
+
+  alignas(64) Parker parker;  // where the owner sleeps
+
+  // Any thread; the slot is the owner's from then on. True: the owner should be woken, even if this one was fast.
+  bool PushDone(uint32_t index) {
     uint32_t head = done_head.load(std::memory_order_relaxed);
     do {
       slots[index].next = head;
     } while (!done_head.compare_exchange_weak(head, index, std::memory_order_release, std::memory_order_relaxed));
+    const uint64_t count = done.fetch_add(1) + 1;
+    return count == submitted.load() || count - taken.load(std::memory_order_relaxed) >= notify_at;
   }
 };
 

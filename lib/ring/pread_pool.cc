@@ -22,6 +22,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -44,6 +45,7 @@ struct Hand {
   std::shared_ptr<PoolRingState> ring;
   uint32_t slots[kHandMax];
   uint32_t begin = 0, end = 0;
+  bool counted = false;  // in PreadPoolState::full_hands
 };
 
 // What a thread keeps from one request to the next.
@@ -137,7 +139,7 @@ struct PreadPoolState {
   std::vector<std::unique_ptr<Hand>> hands;      // one per worker
   int patrolling = 0;                            // idle ones that look up every kPatrol
   std::atomic<bool> slow{false};                 // reads take longer than kSlowNs, on the mean of the last ones
-  std::atomic<int> in_hands{0};                  // taken and not begun
+  std::atomic<int> full_hands{0};                // that hold requests not begun
 
   void StartWorker(const std::shared_ptr<PreadPoolState>& self);
   void MaybeGrow(const std::shared_ptr<PreadPoolState>& self, bool stuck);
@@ -145,6 +147,7 @@ struct PreadPoolState {
   void Work(Hand& hand, Memory& memory);
   void FailPending(PoolRingState& ring, int error_number);
   bool TakeFromOthers(Hand& own);
+  void Emptied(Hand& hand);
 };
 
 void PreadPoolState::StartWorker(const std::shared_ptr<PreadPoolState>& self) {
@@ -176,6 +179,11 @@ void PreadPoolState::MaybeGrow(const std::shared_ptr<PreadPoolState>& self, bool
   if (count < cpu_count || stuck || slow.load(std::memory_order_relaxed)) StartWorker(self);
 }
 
+// The hand's lock is held.
+void PreadPoolState::Emptied(Hand& hand) {
+  if (std::exchange(hand.counted, false)) full_hands.fetch_sub(1, std::memory_order_relaxed);
+}
+
 bool PreadPoolState::TakeFromOthers(Hand& own) {
   for (const auto& other : hands) {
     if (other.get() == &own) continue;
@@ -186,6 +194,7 @@ bool PreadPoolState::TakeFromOthers(Hand& own) {
       if (other->begin == other->end) continue;
       ring = other->ring;
       index = other->slots[--other->end];
+      if (other->begin == other->end) Emptied(*other);
     }
     std::lock_guard<std::mutex> lock(own.mutex);
     own.ring = std::move(ring);
@@ -198,8 +207,9 @@ bool PreadPoolState::TakeFromOthers(Hand& own) {
 }
 
 void PreadPoolState::Work(Hand& hand, Memory& memory) {
+  // The reference outlives the last PushDone, after which the owner may destroy its side.
+  std::shared_ptr<PoolRingState> ring;
   while (true) {
-    std::shared_ptr<PoolRingState> ring;
     uint32_t index;
     {
       std::lock_guard<std::mutex> lock(hand.mutex);
@@ -207,21 +217,17 @@ void PreadPoolState::Work(Hand& hand, Memory& memory) {
         hand.ring.reset();
         return;
       }
+      if (ring == nullptr) ring = hand.ring;
       index = hand.slots[hand.begin++];
-      // The last one takes the reference along; the others' ring cannot end before they are done.
-      ring = hand.ring;
+      if (hand.begin == hand.end) Emptied(hand);
     }
-    in_hands.fetch_sub(1, std::memory_order_relaxed);
     const int64_t took_ns = Perform(*ring, ring->slots[index], memory.scratch);
     // One long read is no sign: the thread may just have lost its CPU for a while.
     const int64_t counted_ns = std::min(took_ns, 4 * kSlowNs);
     memory.mean_ns = memory.mean_ns == 0 ? counted_ns : (7 * memory.mean_ns + counted_ns) / 8;
     const bool slow_now = memory.mean_ns > kSlowNs;
     if (slow_now != slow.load(std::memory_order_relaxed)) slow.store(slow_now, std::memory_order_relaxed);
-    ring->PushDone(index);
-    const uint32_t done = ring->done_count.fetch_add(1) + 1;
-    const uint32_t left = ring->unfinished.fetch_sub(1) - 1;
-    if (took_ns > kSlowNs || left == 0 || done >= ring->notify_at) ring->parker.Unpark();
+    if (ring->PushDone(index) || took_ns > kSlowNs) ring->parker.Unpark();
   }
 }
 
@@ -233,14 +239,14 @@ void PreadPoolState::Run(const std::shared_ptr<PreadPoolState>& self, size_t ind
   Hand& hand = *hands[index];
   while (!stopping) {
     if (rings.empty()) {
-      if (in_hands.load(std::memory_order_relaxed) > 0 && TakeFromOthers(hand)) {
+      if (full_hands.load(std::memory_order_relaxed) > 0 && TakeFromOthers(hand)) {
         lock.unlock();
         Work(hand, memory);
         lock.lock();
         continue;
       }
       ++idle;
-      if (in_hands.load(std::memory_order_relaxed) > 0 && patrolling == 0) {
+      if (full_hands.load(std::memory_order_relaxed) > 0 && patrolling == 0) {
         ++patrolling;
         work.wait_for(lock, kPatrol);
         --patrolling;
@@ -260,7 +266,8 @@ void PreadPoolState::Run(const std::shared_ptr<PreadPoolState>& self, size_t ind
       hand.begin = hand.end = 0;
       while (hand.end < count && !ring->pending.empty()) hand.slots[hand.end++] = ring->pending.Pop();
       pending -= hand.end;
-      in_hands.fetch_add(static_cast<int>(hand.end), std::memory_order_relaxed);
+      hand.counted = hand.end > 1;
+      if (hand.counted) full_hands.fetch_add(1, std::memory_order_relaxed);
     }
     rings.pop_front();
     if (ring->pending.empty()) {
@@ -287,8 +294,6 @@ void PreadPoolState::FailPending(PoolRingState& ring, int error_number) {
     slot.open_ns = slot.transfer_ns = 0;
     slot.progress.Fail(error_number, RequestStage::kOpen);
     ring.PushDone(index);
-    ring.done_count.fetch_add(1);
-    ring.unfinished.fetch_sub(1);
   }
   const auto place = std::find_if(rings.begin(), rings.end(), [&ring](const auto& other) { return other.get() == &ring; });
   if (place != rings.end()) rings.erase(place);
@@ -328,7 +333,7 @@ int PreadPool::worker_count() const {
 }
 
 void PreadPool::Push(const std::shared_ptr<PoolRingState>& ring, const uint32_t* slots, uint32_t count) {
-  ring->unfinished.fetch_add(count);
+  ring->submitted.fetch_add(count);
   bool wake;
   {
     std::lock_guard<std::mutex> lock(state_->mutex);
