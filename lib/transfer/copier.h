@@ -66,6 +66,8 @@ class Copier {
   // Age of the oldest pending copy; 0 when none is pending.
   int64_t OldestPendingNs(int64_t now_ns = MonotonicNs()) const;
   CopierStats stats() const;
+  // Whether a copy is pending. Without the lock.
+  bool copying() const { return pending_count_.load(std::memory_order_acquire) > 0; }
   Device& device() const { return *device_; }
   CudaStream cuda_stream() const { return cuda_stream_; }
 
