@@ -14,6 +14,8 @@ struct CUstream_st;
 
 namespace penstock {
 
+struct DeviceLayout;
+
 /// A batch: one buffer, and where each sample lies in it.
 ///
 /// Shape:    size() samples. Sample i has bytes [offset(i), offset(i) + length(i)) of data(). Nobody may assume that
@@ -44,14 +46,26 @@ class PENSTOCK_EXPORT Batch {
   int64_t stride() const;                            // layout=dense: bytes from one sample to the next; else 0
   bool on_device() const;
 
+  /// Device path: the same columns in device memory, size() values each. Null on the host path.
+  const int64_t* device_ids() const;
+  const int64_t* device_offsets() const;
+  const int64_t* device_lengths() const;
+  const int32_t* device_labels() const;
+  const uint8_t* device_valid() const;
+
   /// Host path: the bytes of sample i. Empty on the device path.
   absl::Span<const std::byte> sample(int64_t i) const;
 
   /// Device path: makes `cuda_stream` wait for this batch's copies. Next() has already seen them finished, so this only orders the streams.
+  ///
+  /// Errors:   FailedPrecondition  the batch is empty (released). On the host path all three do nothing and return OK.
+  ///           the device's        a CUDA stream that is none; a context that was lost.
   absl::Status WaitOn(CUstream_st* cuda_stream);
   /// Device path: `cuda_stream` reads the batch too; its memory is reused only after what is enqueued there by the time of this call.
+  ///
+  /// Errors:   as WaitOn. Nobody knows then when that use ends, so the batch's memory is never used again.
   absl::Status RecordUse(CUstream_st* cuda_stream);
-  /// Gives the batch back; it is empty then. The second form is for the device path: reuse waits for `cuda_stream`.
+  /// Gives the batch back; it is empty then. The second form is for the device path: reuse waits for `cuda_stream`, as after RecordUse.
   void Release();
   absl::Status Release(CUstream_st* cuda_stream);
 
@@ -62,6 +76,8 @@ class PENSTOCK_EXPORT Batch {
   friend class LoaderCore;
   struct Lease;
   explicit Batch(std::unique_ptr<Lease> lease);
+  template <typename Value>
+  const Value* DeviceColumn(int64_t DeviceLayout::*column) const;
   std::unique_ptr<Lease> lease_;
 };
 

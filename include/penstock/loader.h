@@ -38,6 +38,7 @@ class PENSTOCK_EXPORT Runtime {
 
  private:
   friend class Loader;
+  friend class RuntimeCore;
   explicit Runtime(std::unique_ptr<RuntimeCore> core);
   std::unique_ptr<RuntimeCore> core_;
 };

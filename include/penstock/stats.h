@@ -56,7 +56,7 @@ struct EpochReport {
   double transfer_s = 0;
   double idle_s = 0;         // no memory, or far enough ahead: back-pressure
   double codec_s = 0;
-  double copy_s = 0;
+  double copy_s = 0;         // Next() waited for copies to the device alone
   double read_latency_us = 0;     // mean time of one transfer
   double open_latency_us = 0;     // mean time of one open
   double latency_floor_us = 0;    // of a transfer with nothing else in flight (regression)
@@ -80,6 +80,8 @@ struct SetupReport {
   std::vector<int32_t> cpus; // of each stream; -1: not pinned
   int32_t numa_node = -1;
   int64_t arena_bytes = 0;
+  std::string device;        // "CUDA device 0 (0000:1b:00.0)"; empty: batches stay in host memory
+  int64_t device_bytes = 0;  // of its memory, taken for batches
   std::string pages;
   std::string binding;
   std::string pinning;

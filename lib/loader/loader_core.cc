@@ -40,6 +40,8 @@ constexpr int32_t kDepthMax = 256;                     // nr_requests of most bl
 constexpr size_t kLedgerMax = 1000;
 constexpr size_t kNextSamplesMax = 1 << 16;
 constexpr size_t kIdsNamed = 4;                        // of a lent batch, in a message
+constexpr int64_t kCopyPollNs = 20'000;                // a 4 MiB piece takes 75 us on PCIe 5
+constexpr int64_t kCopyPollMaxNs = 500'000;
 
 int32_t Granules(uint64_t bytes) { return static_cast<int32_t>(std::max<uint64_t>(1, CeilDiv(bytes, kGranuleBytes))); }
 
@@ -76,9 +78,6 @@ absl::Status LoaderCore::ResolveOptions() {
     const std::string value = GetOption(options_, info.name);
     if (absl::Status status = SetOption(scratch, info.name, value); !status.ok()) return status;
   }
-  if (options_.device >= 0) {
-    return absl::UnimplementedError(absl::StrCat("option device = ", options_.device, ": this version hands batches out in host memory only; leave device at -1 and copy them from Batch::data()"));
-  }
   if (options_.root.empty()) return absl::InvalidArgumentError("option root is empty: name a folder of samples or a list file");
   if (!IsAligned(static_cast<uint64_t>(options_.piece_bytes), 4096)) {
     return absl::InvalidArgumentError(absl::StrCat("option piece_bytes = ", options_.piece_bytes, " is not a multiple of 4096"));
@@ -89,6 +88,15 @@ absl::Status LoaderCore::ResolveOptions() {
   options_.world_size = rank->world_size;
   local_rank_ = rank->local_rank;
   local_world_size_ = rank->local_world_size;
+  return absl::OkStatus();
+}
+
+absl::Status LoaderCore::ResolveDevice() {
+  if (options_.device < 0) return absl::OkStatus();
+  absl::StatusOr<std::shared_ptr<Device>> device = runtime_core_.OpenDevice(options_.device);
+  if (!device.ok()) return absl::Status(device.status().code(), absl::StrCat("option device = ", options_.device, ": ", device.status().message()));
+  device_ = *std::move(device);
+  setup_.device = absl::StrCat("CUDA device ", device_->index(), " (", device_->pci_bus_id(), ")");
   return absl::OkStatus();
 }
 
@@ -190,15 +198,22 @@ absl::Status LoaderCore::ResolveMemory() {
   plan_options_.sort_by_object = packed_;
 
   // The largest batch there can be: first by the largest sample, which costs nothing; if that is too much, by the batch_size largest.
+  // On the host path it lies in the arena, as a whole, and one more is kept in reserve. On the device path it lies in device_bytes.
   const int64_t count = std::min(options_.batch_size, manifest_->sample_count());
+  PlanOptions whole = plan_options_;
+  if (device_ != nullptr) whole.scratch = false;  // scratch memory stays on the host, with its piece
   const auto bound = [&](uint64_t stored) {
-    return PlanBytesBound(options_.batch_size, stored, plan_options_.scratch ? codec_->DeliveredBound(stored, stored) : stored, plan_options_);
+    const uint64_t delivered = plan_options_.scratch ? codec_->DeliveredBound(stored, stored) : stored;
+    const uint64_t places = PlanBytesBound(options_.batch_size, device_ != nullptr ? delivered : stored, delivered, whole);
+    return device_ == nullptr ? places : static_cast<uint64_t>(DeviceLayout::Of(static_cast<int64_t>(places), options_.batch_size).bytes);
   };
-  const auto budget = static_cast<uint64_t>(options_.memory_bytes) / kGranuleBytes * kGranuleBytes;
+  const auto unit = static_cast<uint64_t>(device_ == nullptr ? kGranuleBytes : DeviceRing::kAlignmentBytes);
+  const auto budget = static_cast<uint64_t>(device_ == nullptr ? options_.memory_bytes : options_.device_bytes) / unit * unit;
+  const uint64_t at_once = device_ == nullptr ? 2 : 1;
   const uint64_t largest = manifest_->max_delivered_bytes();
   uint64_t batch_bytes = std::numeric_limits<uint64_t>::max();
   if (largest < budget) batch_bytes = bound(largest * static_cast<uint64_t>(options_.batch_size));
-  if (AlignUp(std::min(batch_bytes, budget), kGranuleBytes) * 4 > budget) {
+  if (AlignUp(std::min(batch_bytes, budget), unit) * 2 * at_once > budget) {
     using Entry = std::pair<uint64_t, int64_t>;  // bytes, id
     std::priority_queue<Entry, std::vector<Entry>, std::greater<>> top;
     for (int64_t id = 0; id < manifest_->sample_count(); ++id) {
@@ -213,15 +228,29 @@ absl::Status LoaderCore::ResolveMemory() {
     }
     // A batch may hold a sample several times only with tail=pad or substitutes; the bound by the largest sample covers those where it is affordable.
     batch_bytes = bound(sum);
-    if (AlignUp(batch_bytes, kGranuleBytes) * 2 > budget) {
+    if (AlignUp(batch_bytes, unit) * at_once > budget) {
+      const char* const option = device_ == nullptr ? "memory_bytes" : "device_bytes";
       return absl::ResourceExhaustedError(absl::StrCat(
-          "a batch of ", options_.batch_size, " samples may need ", batch_bytes, " bytes (the largest sample, ", EscapeName(manifest_->Name(biggest.second)), ", has ", biggest.first,
-          "), and one batch is kept in reserve, so memory_bytes must be at least ", 2 * AlignUp(batch_bytes, kGranuleBytes), ", but it is ", options_.memory_bytes,
-          "; raise memory_bytes or lower batch_size"));
+          "a batch of ", options_.batch_size, " samples may need ", batch_bytes, " bytes (the largest sample, ", EscapeName(manifest_->Name(biggest.second)), ", has ", biggest.first, ")",
+          device_ == nullptr ? ", and one batch is kept in reserve" : "", ", so ", option, " must be at least ", at_once * AlignUp(batch_bytes, unit), ", but it is ",
+          device_ == nullptr ? options_.memory_bytes : options_.device_bytes, "; raise ", option, " or lower batch_size"));
     }
   }
   setup_.batch_bytes_max = static_cast<int64_t>(batch_bytes);
   reserve_granules_ = Granules(batch_bytes);
+  if (device_ != nullptr) {
+    // The largest piece: several whole samples, or with a codec one sample that is larger and must not be split.
+    const uint64_t sample = plan_options_.scratch ? PlanBytesBound(1, largest, codec_->DeliveredBound(largest, largest), plan_options_)
+                                                  : (plan_options_.split_large ? 0 : PlanBytesBound(1, largest, largest, plan_options_));
+    const uint64_t piece_bytes = std::min(std::max((plan_options_.scratch ? 2 : 1) * plan_options_.piece_bytes, sample), plan_options_.scratch ? 2 * batch_bytes : batch_bytes);
+    const int64_t columns = DeviceLayout::Of(0, options_.batch_size).columns_bytes;
+    const uint64_t needed = 2 * AlignUp(piece_bytes, kGranuleBytes) + AlignUp(static_cast<uint64_t>(columns), kGranuleBytes);
+    if (needed > static_cast<uint64_t>(options_.memory_bytes) / kGranuleBytes * kGranuleBytes) {
+      return absl::ResourceExhaustedError(absl::StrCat("a piece may need ", piece_bytes, " bytes of host memory, one is kept in reserve, and a batch's columns need ", columns,
+                                                       " bytes, so memory_bytes must be at least ", needed, ", but it is ", options_.memory_bytes,
+                                                       "; raise memory_bytes or lower piece_bytes"));
+    }
+  }
   quarantine_max_bytes_ = options_.max_quarantine_bytes > 0 ? options_.max_quarantine_bytes : options_.memory_bytes / 4;
 
   if (absl::Status status = runtime_core_.LeaseMemory(options_.memory_bytes); !status.ok()) return status;
@@ -230,6 +259,10 @@ absl::Status LoaderCore::ResolveMemory() {
   arena.bytes = options_.memory_bytes;
   arena.huge_pages = options_.huge_pages;
   arena.numa_node = setup_.numa_node;
+  if (device_ != nullptr) {
+    arena.pin = [device = device_](void* address, size_t bytes) { return device->HostRegister(address, bytes); };
+    arena.unpin = [device = device_](void* address) { device->HostUnregister(address); };
+  }
   absl::StatusOr<std::shared_ptr<Arena>> made = Arena::Create(arena);
   if (!made.ok()) return made.status();
   arena_ = *std::move(made);
@@ -241,6 +274,20 @@ absl::Status LoaderCore::ResolveMemory() {
     const uint64_t mean_batch = mean * static_cast<uint64_t>(options_.batch_size);
     const uint64_t pieces_per_batch = std::max<uint64_t>(1, mean_batch / plan_options_.piece_bytes);
     setup_.prefetch_batches = static_cast<int32_t>(2 + CeilDiv(2 * static_cast<uint64_t>(setup_.streams), pieces_per_batch));
+  }
+  if (device_ != nullptr) {
+    DevicePathOptions path;
+    path.device_bytes = options_.device_bytes;
+    path.batch_size = options_.batch_size;
+    // As many columns as may be on their way, as far as a sixteenth of the memory goes; beyond that they are staged by the driver.
+    const int64_t columns = DeviceLayout::Of(0, options_.batch_size).columns_bytes;
+    path.batches = static_cast<int32_t>(std::clamp<int64_t>(options_.memory_bytes / 16 / columns, 1, setup_.prefetch_batches + 1));
+    path.report_ns = kReportNs;
+    path.deadline_ns = static_cast<int64_t>(options_.deadline_s * 1e9);
+    absl::StatusOr<std::unique_ptr<DevicePath>> made_path = DevicePath::Create(device_, arena_, path);
+    if (!made_path.ok()) return made_path.status();
+    device_path_ = *std::move(made_path);
+    setup_.device_bytes = options_.device_bytes;
   }
   return absl::OkStatus();
 }
@@ -254,6 +301,7 @@ absl::Status LoaderCore::ResolveStreams() {
   placement.cpu_share = options_.cpu_share;
   placement.local_rank = local_rank_;
   placement.local_world_size = local_world_size_;
+  if (device_ != nullptr) placement.gpu_pci_bus_id = device_->pci_bus_id();
   absl::StatusOr<std::vector<StreamPlacement>> placed = PlaceStreams(*topology, placement);
   if (!placed.ok()) return placed.status();
   placement_ = *std::move(placed);
@@ -264,6 +312,7 @@ absl::Status LoaderCore::ResolveStreams() {
     if (stream.numa_node != setup_.numa_node) setup_.numa_node = -1;
   }
   if (topology->nodes.size() < 2) setup_.numa_node = -1;  // nothing to bind to
+  if (device_ != nullptr) setup_.numa_node = MemoryNodeForGpu(*topology, device_->pci_bus_id());
 
   const EngineChoice choice = ProbeEngine(static_cast<Engine>(options_.engine));
   if (options_.engine == EngineOption::kUring && choice.engine != Engine::kUring) return absl::UnavailableError(choice.why);
@@ -290,6 +339,7 @@ absl::Status LoaderCore::Open() {
   if (manifest_->sample_count() == 0) return absl::NotFoundError(absl::StrCat(EscapeName(options_.root), " holds no samples"));
   objects_ = manifest_->OpenObjects();
   setup_.fingerprint = manifest_->fingerprint();
+  if (absl::Status status = ResolveDevice(); !status.ok()) return status;
   if (absl::Status status = ResolveOrder(); !status.ok()) return status;
   if (absl::Status status = ResolveStreams(); !status.ok()) return status;
   ChooseIo();
@@ -422,6 +472,9 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
     if (memory_wanted_) return false;  // until something is freed
   }
 
+  // Memory that did not do for it a moment ago does not now.
+  if (again != nullptr && device_path_ != nullptr && memory_wanted_) return false;
+
   planning_ = true;
   const int64_t generation = generation_;
   std::shared_ptr<Attempt> attempt = again == nullptr ? std::move(unplaced_) : nullptr;
@@ -433,7 +486,13 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
     status = PlanAttempt(epoch, step, decisions, *attempt);
   }
   bool placed = false;
-  if (status.ok()) {
+  if (status.ok() && device_path_ != nullptr) {
+    absl::StatusOr<std::shared_ptr<DeviceBatch>> device = device_path_->Place(attempt->plan());
+    status = device.status();
+    placed = status.ok() && *device != nullptr;
+    if (placed) attempt->device = *std::move(device);
+    attempt->pieces_left = static_cast<uint32_t>(attempt->plan().pieces.size());
+  } else if (status.ok()) {
     const uint64_t bytes = attempt->plan().bytes + attempt->plan().scratch_bytes;
     const Run run = arena_->Allocate(Granules(bytes), again == nullptr ? reserve_granules_ : 0);
     placed = run.valid();
@@ -449,6 +508,13 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
       if (slot->epoch == epoch && slot->step == step && slot->attempt == nullptr) again = slot.get();
     }
     PENSTOCK_CHECK(again != nullptr, "a batch that is read again stays in the queue");
+    if (status.ok() && !placed && device_path_ != nullptr) {
+      // The batches behind it have its memory. They are read again, too, rather than waited for: they wait for this one.
+      DropBehind(*again);
+      memory_wanted_ = true;
+      ready_.notify_all();
+      return false;
+    }
     if (!status.ok() || !placed) {
       again->state = SlotState::kFailed;
       again->error_seen = false;
@@ -490,40 +556,73 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   return true;
 }
 
-bool LoaderCore::ClaimLocked(ClaimedPiece& piece) {
+// The oldest batch with a piece that nobody has claimed.
+LoaderCore::Slot* LoaderCore::SlotToClaim() {
   for (auto& slot : ahead_) {
     if (slot->state != SlotState::kFilling || slot->attempt == nullptr) continue;
+    if (slot->attempt->next_piece < slot->attempt->plan().pieces.size()) return slot.get();
+  }
+  return nullptr;
+}
+
+bool LoaderCore::Claim(int32_t stream, ClaimedPiece& piece, int64_t& seen) {
+  // Device path: the memory of the piece, had before the piece is.
+  std::shared_ptr<PieceMemory> memory;
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (!stopping()) {
+    PollDevice();
+    seen = work_version_;
+    Slot* const slot = SlotToClaim();
+    if (slot == nullptr) {
+      if (PlanLocked(lock)) continue;
+      break;
+    }
     Attempt& attempt = *slot->attempt;
-    if (attempt.next_piece >= attempt.plan().pieces.size()) continue;
     const PiecePlan& plan = attempt.plan().pieces[attempt.next_piece];
+    if (device_path_ != nullptr) {
+      const int32_t granules = Granules(plan.bytes + plan.scratch_bytes);
+      if (memory == nullptr || memory->run().granules < granules) {
+        // Without the lock: the first use of memory makes its pages and pins them. Meanwhile another stream may claim this piece.
+        lock.unlock();
+        memory.reset();
+        const Run run = arena_->Allocate(std::max(granules, Granules(plan_options_.piece_bytes)));
+        if (run.valid()) memory = std::make_shared<PieceMemory>(arena_, run);
+        lock.lock();
+        if (memory == nullptr) break;
+        continue;
+      }
+    }
     piece.attempt = slot->attempt;
     piece.piece = attempt.next_piece++;
-    piece.places = attempt.places() + plan.offset;
-    piece.scratch = attempt.scratch() + plan.scratch_offset;
+    if (memory != nullptr) {
+      piece.places = memory->run().data;
+      piece.scratch = piece.places + AlignUp(plan.bytes, kPlaceAlignment);
+      piece.memory = std::move(memory);
+    } else {
+      piece.places = attempt.places() + plan.offset;
+      piece.scratch = attempt.scratch() + plan.scratch_offset;
+    }
+    // Others may sleep since there was nothing, or since this stream was planning: what is left of this batch, or the next, is theirs.
+    ++work_version_;
+    work_.notify_one();
+    WakeStarved(1);
     return true;
   }
+  StreamThread& thread = *threads_[static_cast<size_t>(stream)];
+  starved_count_ += thread.starved ? 0 : 1;
+  thread.starved = true;
   return false;
 }
 
-bool LoaderCore::Claim(ClaimedPiece& piece, int64_t& seen) {
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (!stopping()) {
-    if (ClaimLocked(piece)) {
-      // Others may sleep since there was nothing, or since this stream was planning: what is left of this batch, or the next, is theirs.
-      ++work_version_;
-      work_.notify_one();
-      return true;
-    }
-    seen = work_version_;
-    if (!PlanLocked(lock)) return false;
-  }
-  return false;
+int64_t LoaderCore::StarvedWaitNs() const {
+  return device_path_ != nullptr && device_path_->copying() ? kCopyPollMaxNs : std::numeric_limits<int64_t>::max();
 }
 
 void LoaderCore::WaitForWork(int64_t seen, int64_t deadline_ns) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (stopping() || seen != work_version_) return;
   const int64_t now_ns = MonotonicNs();
+  if (device_path_ != nullptr && (device_path_->copying() || device_path_->releasing())) deadline_ns = std::min(deadline_ns, now_ns + kCopyPollMaxNs / 5);
   if (deadline_ns > now_ns) work_.wait_for(lock, std::chrono::nanoseconds(deadline_ns - now_ns));
 }
 
@@ -536,6 +635,14 @@ LoaderCore::Slot* LoaderCore::FindSlot(const Attempt* attempt) {
 
 void LoaderCore::PieceFinished(ClaimedPiece piece, const ReadStats& delta) {
   std::unique_lock<std::mutex> lock(mutex_);
+  if (std::shared_ptr<DeviceBatch> device = piece.attempt->device; device != nullptr && !piece.attempt->cancelled()) {
+    const PiecePlan& planned = piece.attempt->plan().pieces[piece.piece];
+    lock.unlock();
+    const absl::Status status = device_path_->CopyPiece(device, static_cast<int64_t>(planned.offset), std::move(piece.memory), static_cast<int64_t>(planned.bytes));
+    device.reset();
+    lock.lock();
+    if (!status.ok()) DeviceFailed(status);
+  }
   totals_.reads.Merge(delta);
   Slot* slot = FindSlot(piece.attempt.get());
   if (slot != nullptr && slot->state == SlotState::kFilling) {
@@ -545,7 +652,7 @@ void LoaderCore::PieceFinished(ClaimedPiece piece, const ReadStats& delta) {
   }
   // Perhaps this is the last reference to a batch that was given up: its memory is wanted.
   lock.unlock();
-  piece.attempt.reset();
+  piece = ClaimedPiece();
   lock.lock();
   memory_wanted_ = false;
   WakeStreams();
@@ -570,7 +677,7 @@ void LoaderCore::SampleFailed(Attempt& attempt, SampleFailure failure) {
   attempt.Quarantine();
   std::vector<SampleFailure> failures = std::move(attempt.failures);
   failures.push_back(std::move(failure));
-  slot->attempt.reset();  // the streams that work on it hold it
+  GiveUp(slot->attempt);  // the streams that work on it hold it
   if (int64_t{arena_->quarantined_granules()} * kGranuleBytes > quarantine_max_bytes_) {
     fatal_ = absl::ResourceExhaustedError(absl::StrCat(int64_t{arena_->quarantined_granules()} * kGranuleBytes, " bytes are held by reads that hang, more than max_quarantine_bytes (",
                                                        quarantine_max_bytes_, "). The last: ", failures.back().status.message()));
@@ -581,13 +688,75 @@ void LoaderCore::SampleFailed(Attempt& attempt, SampleFailure failure) {
   WakeStreams();
 }
 
+// A batch is given up: streams may hold it for as long as a read hangs, and copies for as long as they run, but its place on the device is
+// free once these have ended.
+void LoaderCore::GiveUp(std::shared_ptr<Attempt>& attempt) {
+  if (attempt == nullptr) return;
+  attempt->device.reset();
+  attempt.reset();
+}
+
+// Everything of a batch has been read, and what the policy decided about it is in its columns.
+void LoaderCore::BatchRead(Slot& slot) {
+  if (device_path_ == nullptr) {
+    slot.state = SlotState::kReady;
+  } else {
+    slot.state = SlotState::kCopying;
+    const absl::Status status = device_path_->CopyColumns(slot.attempt->device, slot.attempt->plan());
+    if (!status.ok()) DeviceFailed(status);
+  }
+  ready_.notify_all();
+}
+
+void LoaderCore::DeviceFailed(const absl::Status& status) {
+  if (!fatal_.ok()) return;
+  fatal_ = status;
+  Log(LogLevel::kError, status.message());
+  ready_.notify_all();
+}
+
+// Lets go of what was copied, and of what the consumer's CUDA streams are done with.
+void LoaderCore::PollDevice() {
+  if (device_path_ == nullptr || !fatal_.ok() || (!device_path_->copying() && !device_path_->releasing())) return;
+  complete_.clear();
+  bool freed = false;
+  const absl::Status copied = device_path_->Poll(complete_, freed);
+  for (const DeviceBatch* batch : complete_) {
+    for (auto& slot : ahead_) {
+      if (slot->state != SlotState::kCopying || slot->attempt->device.get() != batch) continue;
+      slot->state = SlotState::kReady;
+      ready_.notify_all();
+    }
+  }
+  const absl::Status released = device_path_->PollReleased(freed);
+  if (!copied.ok()) {
+    DeviceFailed(copied);
+  } else if (!device_->sticky().ok()) {
+    DeviceFailed(device_->sticky());
+  } else if (!released.ok()) {
+    Log(LogLevel::kWarning, absl::StrCat("when a CUDA stream is done with a batch cannot be told, so that its memory is not used again: ", released.message()));
+  }
+  if (freed || !complete_.empty()) {
+    memory_wanted_ = false;
+    WakeStreams();
+  }
+}
+
+// Gives up the batches after `slot`: they are planned and read again.
+void LoaderCore::DropBehind(const Slot& slot) {
+  while (!ahead_.empty() && ahead_.back().get() != &slot) {
+    plan_epoch_ = ahead_.back()->epoch;
+    plan_step_ = ahead_.back()->step;
+    if (ahead_.back()->attempt != nullptr) ahead_.back()->attempt->Cancel();
+    GiveUp(ahead_.back()->attempt);
+    ahead_.pop_back();
+  }
+  unplaced_.reset();
+}
+
 // All pieces of a batch have come.
 void LoaderCore::AttemptDone(Slot& slot) {
-  if (slot.attempt->failures.empty()) {
-    slot.state = SlotState::kReady;
-    ready_.notify_all();
-    return;
-  }
+  if (slot.attempt->failures.empty()) return BatchRead(slot);
   std::vector<SampleFailure> failures = std::move(slot.attempt->failures);
   slot.attempt->failures.clear();
   ApplyPolicy(slot, std::move(failures), false);
@@ -599,7 +768,7 @@ void LoaderCore::ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bo
     slot.state = SlotState::kFailed;
     slot.error_seen = false;
     slot.error = std::move(status);
-    slot.attempt.reset();
+    GiveUp(slot.attempt);
     memory_wanted_ = false;
     WakeStreams();
     ready_.notify_all();
@@ -657,14 +826,13 @@ void LoaderCore::ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bo
     if (slot.ledger.size() < kLedgerMax) slot.ledger.push_back(std::move(entry));
   }
   if (read_again) {
-    slot.attempt.reset();
+    GiveUp(slot.attempt);
     slot.state = SlotState::kFilling;
     memory_wanted_ = false;
     WakeStreams();
     return;
   }
-  slot.state = SlotState::kReady;
-  ready_.notify_all();
+  BatchRead(slot);
 }
 
 void LoaderCore::DecodePiece(const ClaimedPiece& piece) {
@@ -726,8 +894,10 @@ std::string LoaderCore::Waiting() const {
 absl::Status LoaderCore::AllLent() const {
   std::string names;
   for (const auto& [attempt, name] : lent_names_) absl::StrAppend(&names, names.empty() ? "" : "; ", name);
-  return absl::ResourceExhaustedError(absl::StrCat("all memory (memory_bytes = ", options_.memory_bytes, ", one batch in reserve) is in ", lent_names_.size(),
-                                                   " batches that were not released: ", names, ". Release batches before taking more, or raise memory_bytes"));
+  const std::string memory = device_path_ == nullptr ? absl::StrCat("all memory (memory_bytes = ", options_.memory_bytes, ", one batch in reserve)")
+                                                     : absl::StrCat("all device memory (device_bytes = ", options_.device_bytes, ")");
+  return absl::ResourceExhaustedError(absl::StrCat(memory, " is in ", lent_names_.size(), " batches that were not released: ", names, ". Release batches before taking more, or raise ",
+                                                   device_path_ == nullptr ? "memory_bytes" : "device_bytes"));
 }
 
 absl::StatusOr<Batch> LoaderCore::Next() {
@@ -741,11 +911,13 @@ absl::StatusOr<Batch> LoaderCore::Next() {
     Slot& front = *ahead_.front();
     front.state = SlotState::kFilling;
     front.hung_tries = 0;
-    front.attempt.reset();
+    GiveUp(front.attempt);
     WakeStreams();
   }
+  int64_t poll_ns = kCopyPollNs;
   while (true) {
     if (stopping()) return absl::CancelledError("Stop() was called");
+    PollDevice();
     if (!fatal_.ok()) return fatal_;
     if (step_ >= StepsOf(epoch_).steps()) return absl::OutOfRangeError(absl::StrCat("epoch ", epoch_, " has ended after ", step_, " steps; StartEpoch() begins the next one"));
     if (!ahead_.empty()) {
@@ -756,8 +928,11 @@ absl::StatusOr<Batch> LoaderCore::Next() {
         totals_.wait_ns += MonotonicNs() - begin_ns;
         return front.error;
       }
-    } else if (memory_wanted_ && !planning_) {
-      if (!lent_names_.empty()) return AllLent();
+    }
+    const bool unplaced = ahead_.empty() || (ahead_.front()->state == SlotState::kFilling && ahead_.front()->attempt == nullptr);
+    if (unplaced && memory_wanted_ && !planning_ && !lent_names_.empty()) {
+      // What is being copied, or is still in use by a CUDA stream, comes back by itself.
+      if (device_path_ == nullptr || (!device_path_->copying() && !device_path_->releasing())) return AllLent();
     }
     const int64_t now_ns = MonotonicNs();
     if (now_ns >= deadline_ns) {
@@ -769,7 +944,15 @@ absl::StatusOr<Batch> LoaderCore::Next() {
       Log(LogLevel::kWarning, absl::StrCat("Next() has been waiting for ", (now_ns - begin_ns) / kNsPerSecond, " s: ", Waiting()));
       report_ns += kReportNs;
     }
-    ready_.wait_for(lock, std::chrono::nanoseconds(std::min(deadline_ns, report_ns) - now_ns));
+    int64_t until_ns = std::min(deadline_ns, report_ns);
+    if (device_path_ != nullptr && (device_path_->copying() || device_path_->releasing())) {
+      // Copies end without a word: we look.
+      until_ns = std::min(until_ns, now_ns + poll_ns);
+      poll_ns = std::min(2 * poll_ns, kCopyPollMaxNs);
+    }
+    const bool copying = !ahead_.empty() && ahead_.front()->state == SlotState::kCopying;
+    ready_.wait_for(lock, std::chrono::nanoseconds(until_ns - now_ns));
+    if (copying) totals_.copy_wait_ns += MonotonicNs() - now_ns;
   }
   const int64_t now_ns = MonotonicNs();
   totals_.wait_ns += now_ns - begin_ns;
@@ -817,23 +1000,37 @@ absl::StatusOr<Batch> LoaderCore::TakeFront() {
   return Batch(std::move(lease));
 }
 
-void LoaderCore::Released(const Attempt* attempt) {
+void LoaderCore::Released(const Attempt* attempt, std::shared_ptr<DeviceBatch> device) {
   std::lock_guard<std::mutex> lock(mutex_);
+  if (device != nullptr) device_path_->Release(std::move(device));
   lent_names_.erase(std::remove_if(lent_names_.begin(), lent_names_.end(), [&](const auto& entry) { return entry.first == attempt; }), lent_names_.end());
   memory_wanted_ = false;
   WakeStreams();
 }
 
-// Streams that sleep for want of work look again. One that waits on its ring comes by itself, at its next completion.
+// Streams without work look again: those that sleep, and those that wait on their ring for the few reads that they have.
 void LoaderCore::WakeStreams() {
   ++work_version_;
   work_.notify_all();
+  WakeStarved(starved_count_);
+}
+
+void LoaderCore::WakeStarved(int32_t count) {
+  for (auto& thread : threads_) {
+    if (count == 0 || starved_count_ == 0) return;
+    if (!thread->starved) continue;
+    thread->starved = false;
+    --starved_count_;
+    --count;
+    if (thread->stream != nullptr) thread->stream->Wake();
+  }
 }
 
 void LoaderCore::DropAhead() {
   ++generation_;
   for (auto& slot : ahead_) {
     if (slot->attempt != nullptr) slot->attempt->Cancel();
+    GiveUp(slot->attempt);
   }
   ahead_.clear();
   unplaced_.reset();
@@ -963,6 +1160,7 @@ EpochReport LoaderCore::report() const {
   report.transfer_s = 1e-9 * static_cast<double>(reads.transfer_ns) / depth;
   report.idle_s = 1e-9 * static_cast<double>(reads.idle_ns);
   report.codec_s = 1e-9 * static_cast<double>(reads.codec_ns);
+  report.copy_s = 1e-9 * static_cast<double>(totals_.copy_wait_ns);
   report.requests = reads.requests;
   report.retries = reads.retries;
   report.late_reports = reads.late_reports;

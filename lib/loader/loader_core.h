@@ -29,6 +29,7 @@
 #include "penstock/order.h"
 #include "penstock/topology.h"
 #include "stream/stream.h"
+#include "transfer/device_path.h"
 
 namespace penstock {
 
@@ -53,11 +54,12 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   SetupReport setup() const;
   std::shared_ptr<const Manifest> manifest() const { return manifest_; }
 
-  // A batch came back: its memory is free already.
-  void Released(const Attempt* attempt);
+  // A batch came back: its host memory is free already, its device memory (null on the host path) is once the work recorded on it is done.
+  void Released(const Attempt* attempt, std::shared_ptr<DeviceBatch> device);
 
   // PieceSource
-  bool Claim(ClaimedPiece& piece, int64_t& seen) override;
+  bool Claim(int32_t stream, ClaimedPiece& piece, int64_t& seen) override;
+  int64_t StarvedWaitNs() const override;
   void WaitForWork(int64_t seen, int64_t deadline_ns) override;
   void PieceFinished(ClaimedPiece piece, const ReadStats& delta) override;
   void SampleFailed(Attempt& attempt, SampleFailure failure) override;
@@ -74,7 +76,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
     int64_t substitute = -1;
     int32_t tries = 0;
   };
-  enum class SlotState { kFilling, kReady, kFailed };
+  enum class SlotState { kFilling, kCopying, kReady, kFailed };  // kCopying: read, and on its way to the device
   // One batch ahead of the consumer.
   struct Slot {
     int64_t epoch = 0;
@@ -93,9 +95,11 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
     absl::Status status;
     bool started = false;
     bool ended = false;
+    bool starved = false;  // Claim gave it nothing, and nothing has come up since
   };
 
   absl::Status ResolveOptions();
+  absl::Status ResolveDevice();
   absl::Status ResolveOrder();
   absl::Status ResolveMemory();
   absl::Status ResolveStreams();
@@ -105,7 +109,12 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   int64_t RankSamples(int64_t epoch) const;
 
   // With the lock held.
-  bool ClaimLocked(ClaimedPiece& piece);
+  Slot* SlotToClaim();
+  void DropBehind(const Slot& slot);
+  static void GiveUp(std::shared_ptr<Attempt>& attempt);
+  void BatchRead(Slot& slot);
+  void PollDevice();
+  void DeviceFailed(const absl::Status& status);
   bool PlanLocked(std::unique_lock<std::mutex>& lock);
   absl::Status PlanAttempt(int64_t epoch, int64_t step, const std::vector<Decision>& decisions, Attempt& attempt);
   void AttemptDone(Slot& slot);
@@ -116,6 +125,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   absl::Status AllLent() const;
   Slot* FindSlot(const Attempt* attempt);
   void WakeStreams();
+  void WakeStarved(int32_t count);
 
   LoaderOptions options_;
   const std::shared_ptr<Runtime> runtime_;
@@ -136,6 +146,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   bool direct_ = false;
   std::shared_ptr<Arena> arena_;
   int32_t reserve_granules_ = 0;
+  std::shared_ptr<Device> device_;           // null: host path
+  std::unique_ptr<DevicePath> device_path_;  // likewise
   int64_t quarantine_max_bytes_ = 0;
   int32_t leased_depth_ = 0;
   bool leased_memory_ = false;
@@ -154,6 +166,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::condition_variable ready_;  // the consumer: a batch is ready, or failed
   std::atomic<bool> stopping_{false};
   absl::Status fatal_;
+  std::vector<const DeviceBatch*> complete_;  // PollDevice's, reused
   std::deque<std::unique_ptr<Slot>> ahead_;
   std::vector<std::pair<const Attempt*, std::string>> lent_names_;
   bool planning_ = false;
@@ -165,6 +178,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   int64_t epoch_ = 0;              // the consumer's
   int64_t step_ = 0;
   std::vector<std::unique_ptr<StreamThread>> threads_;
+  int32_t starved_count_ = 0;      // of them
   std::vector<PlanSample> plan_samples_;  // the planner's, reused
   std::vector<Range> plan_ranges_;
   std::vector<int64_t> plan_positions_;
@@ -173,7 +187,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   // The current epoch's figures.
   struct EpochTotals {
     int64_t delivered = 0, substituted = 0, skipped = 0, batches = 0, bytes = 0;
-    int64_t begin_ns = 0, last_ns = 0, wait_ns = 0, first_batch_ns = 0;
+    int64_t begin_ns = 0, last_ns = 0, wait_ns = 0, copy_wait_ns = 0, first_batch_ns = 0;
     double process_cpu_begin_s = 0;
     std::vector<float> next_us;
     std::vector<LedgerEntry> ledger;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "transfer/cuda_device.h"
 
 namespace penstock {
 
@@ -58,6 +59,19 @@ std::shared_ptr<PreadPool> RuntimeCore::Pool(int io_workers) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (pool_ == nullptr) pool_ = std::make_shared<PreadPool>(std::max(io_workers, options_.io_workers));
   return pool_;
+}
+
+absl::StatusOr<std::shared_ptr<Device>> RuntimeCore::OpenDevice(int ordinal) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::weak_ptr<Device>& known = devices_[ordinal];
+  if (std::shared_ptr<Device> shared = known.lock(); shared != nullptr) return shared;
+  absl::StatusOr<std::shared_ptr<Device>> opened = open_device_ ? open_device_(ordinal) : OpenCudaDevice(ordinal);
+  if (opened.ok()) known = *opened;
+  return opened;
+}
+
+std::shared_ptr<Runtime> RuntimeCore::MakeRuntime(const RuntimeOptions& options, DeviceOpener open_device) {
+  return std::shared_ptr<Runtime>(new Runtime(std::make_unique<RuntimeCore>(options, std::move(open_device))));
 }
 
 Runtime::Runtime(std::unique_ptr<RuntimeCore> core) : core_(std::move(core)) {}

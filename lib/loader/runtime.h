@@ -3,6 +3,7 @@
 #define PENSTOCK_LOADER_RUNTIME_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -12,12 +13,21 @@
 #include "absl/status/statusor.h"
 #include "penstock/loader.h"
 #include "ring/engine.h"
+#include "transfer/device.h"
 
 namespace penstock {
 
 class RuntimeCore {
  public:
-  explicit RuntimeCore(const RuntimeOptions& options) : options_(options) {}
+  using DeviceOpener = std::function<absl::StatusOr<std::shared_ptr<Device>>(int ordinal)>;
+
+  explicit RuntimeCore(const RuntimeOptions& options, DeviceOpener open_device = nullptr) : options_(options), open_device_(std::move(open_device)) {}
+
+  // A runtime whose devices are not CUDA's but a test's.
+  static std::shared_ptr<Runtime> MakeRuntime(const RuntimeOptions& options, DeviceOpener open_device);
+
+  // The device of that CUDA ordinal, shared by all loaders that feed it: it is lost for all of them at once.
+  absl::StatusOr<std::shared_ptr<Device>> OpenDevice(int ordinal);
 
   // The manifest of `root`, shared by all loaders that have it open.
   absl::StatusOr<std::shared_ptr<const Manifest>> OpenManifest(const std::string& root, const std::string& manifest_path);
@@ -37,8 +47,10 @@ class RuntimeCore {
 
  private:
   const RuntimeOptions options_;
+  const DeviceOpener open_device_;
   std::mutex mutex_;
   std::map<std::string, std::weak_ptr<const Manifest>> manifests_;
+  std::map<int, std::weak_ptr<Device>> devices_;
   std::shared_ptr<PreadPool> pool_;
   int32_t depth_leased_ = 0;
   int64_t memory_leased_ = 0;

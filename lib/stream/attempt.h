@@ -14,6 +14,8 @@
 
 namespace penstock {
 
+class DeviceBatch;  // transfer/device_path.h
+
 // A sample that could not be read.
 struct SampleFailure {
   uint32_t index = 0;  // in the batch
@@ -58,6 +60,7 @@ class Attempt {
   }
 
   // Below: guarded by the loader's mutex.
+  std::shared_ptr<DeviceBatch> device;  // device path: where the batch goes; null once it was given up
   uint32_t next_piece = 0;   // to be claimed
   uint32_t pieces_left = 0;  // not finished yet
   std::vector<SampleFailure> failures;

@@ -72,7 +72,8 @@ struct Stream::Impl {
   int64_t cpu_seen_ns = 0;
   double bytes_in_flight = 0;
   int64_t codec_pending = 0;
-  int64_t seen = 0;  // by the last Claim that gave nothing
+  int64_t seen = 0;      // by the last Claim that gave nothing
+  bool starved = false;  // the last Claim gave nothing
   bool stopped = false;
 
   std::unique_ptr<ComputePoster> poster;  // null: no codec
@@ -127,7 +128,7 @@ void Stream::Run() {
       reaped = ring_->Reap(absl::MakeSpan(s.completions));
       if (reaped == 0) {
         const int64_t before_ns = MonotonicNs();
-        int64_t deadline_ns = before_ns + kTickNs;
+        int64_t deadline_ns = before_ns + (s.starved ? std::min(kTickNs, source_.StarvedWaitNs()) : kTickNs);
         if (!s.retry.empty()) deadline_ns = std::min(deadline_ns, std::max(before_ns, s.ops[s.retry.front()]->not_before_ns));
         const absl::Status status = ring_->Wait(deadline_ns);
         if (!status.ok()) Log(LogLevel::kError, absl::StrCat("stream ", options_.index, ": ", status.message()));
@@ -204,7 +205,11 @@ bool Stream::EnqueueNext() {
   while (true) {
     if (s.current == nullptr) {
       ClaimedPiece claim;
-      if (!source_.Claim(claim, s.seen)) return false;
+      if (!source_.Claim(options_.index, claim, s.seen)) {
+        s.starved = true;
+        return false;
+      }
+      s.starved = false;
       std::unique_ptr<Task> task;
       if (s.free_tasks.empty()) {
         task = std::make_unique<Task>(source_);
@@ -434,7 +439,7 @@ void Stream::CheckAges(int64_t now_ns) {
     if (age_ns >= options_.deadline_ns) {
       op.hung = true;
       ++hung;
-      attempt.Quarantine();
+      op.task->claim.Quarantine();
       source_.SampleFailed(attempt, SampleFailure{sample,
                                                   absl::DeadlineExceededError(absl::StrCat(
                                                       what, ", past deadline_s. Its store hangs: look at it (penstock doctor), or raise deadline_s; the memory stays aside "

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "codec/compute_pool.h"
+#include "memory/piece_memory.h"
 #include "ring/ring.h"
 #include "stream/attempt.h"
 #include "stream/read_stats.h"
@@ -25,16 +26,22 @@ struct ClaimedPiece {
   uint32_t piece = 0;
   std::byte* places = nullptr;   // memory of the piece's places
   std::byte* scratch = nullptr;  // memory of the piece's scratch
-  void* memory_tag = nullptr;    // the source's own, for the device path
+  std::shared_ptr<PieceMemory> memory;  // device path: what these lie in; null: they lie in the attempt's run
+
+  // A read into it hangs: the memory that it may still write to is counted as given up.
+  void Quarantine() const { memory != nullptr ? memory->Quarantine() : attempt->Quarantine(); }
 };
 
 // What a stream works for. Implemented by the loader; thread-safe.
 class PieceSource {
  public:
   virtual ~PieceSource() = default;
-  // The next piece in order, or false where there is nothing to do now: too far ahead, no memory, the end. Then `seen` is what to give to
-  // WaitForWork.
-  virtual bool Claim(ClaimedPiece& piece, int64_t& seen) = 0;
+  // The next piece in order for stream `stream`, or false where there is nothing to do now: too far ahead, no memory, the end. Then `seen`
+  // is what to give to WaitForWork; a stream that waits on its ring instead is woken (Stream::Wake) once there is something.
+  virtual bool Claim(int32_t stream, ClaimedPiece& piece, int64_t& seen) = 0;
+  // How long a stream to which Claim gave nothing may wait on its ring before it asks again: shorter than usual where that finds memory that
+  // nobody else looks for (copies to a device which have ended).
+  virtual int64_t StarvedWaitNs() const = 0;
   // Sleeps until Claim may succeed where it did not, Stop, or the deadline (MonotonicNs). Returns at once if that has happened since `seen`.
   virtual void WaitForWork(int64_t seen, int64_t deadline_ns) = 0;
   // All extents of the piece have come (or failed, or were dropped, where the attempt was cancelled). The stream is done with its memory.
