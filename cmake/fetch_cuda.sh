@@ -39,7 +39,11 @@ else
 fi
 # shellcheck disable=SC2086  # both are lists of words
 $pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --only-binary=:all: \
-     --target "$work/site" $packages >&2
+     --target "$work/site" $packages >&2 || {
+  echo "fetch_cuda.sh: pip could not install the packages, see above: is there a network, and has pip's index (PIP_INDEX_URL) got them?" >&2
+  echo "fetch_cuda.sh: an installed toolkit does as well (-DCUDAToolkit_ROOT=FOLDER); -DPENSTOCK_CUDA=OFF builds without CUDA" >&2
+  exit 1
+}
 # All 13.0 packages share this folder.
 root=$work/site/nvidia/cu13
 for file in include/cuda_runtime_api.h include/cuda.h lib/libcudart_static.a bin/nvcc; do
