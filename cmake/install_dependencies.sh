@@ -22,7 +22,11 @@ if [ "$(id -u)" != 0 ]; then
   command -v sudo > /dev/null || { echo "penstock: these packages are missing and neither root nor sudo is at hand: ${missing[*]}" >&2; exit 1; }
   as_root=(sudo)
 fi
+command -v apt-get > /dev/null || { echo "penstock: no apt-get here; install what these Debian packages hold: ${missing[*]}" >&2; exit 1; }
 echo "penstock: installing ${missing[*]}"
-export DEBIAN_FRONTEND=noninteractive
-"${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 update -qq
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
+# sudo drops the environment, so it is given behind it.
+apt_get() {
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get -o DPkg::Lock::Timeout=300 -qq "$@" > /dev/null
+}
+apt_get update
+apt_get install -y --no-install-recommends "${missing[@]}"
