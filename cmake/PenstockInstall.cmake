@@ -9,6 +9,9 @@ install(TARGETS penstock EXPORT penstockTargets
         FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT development)
 install(EXPORT penstockTargets NAMESPACE penstock:: DESTINATION "${package_dir}" COMPONENT development)
 if(TARGET penstock_cli)
+  # The tool finds a shared libpenstock beside it, wherever the tree is put.
+  file(RELATIVE_PATH bin_to_lib "${CMAKE_INSTALL_FULL_BINDIR}" "${CMAKE_INSTALL_FULL_LIBDIR}")
+  set_target_properties(penstock_cli PROPERTIES INSTALL_RPATH "$ORIGIN/${bin_to_lib}")
   install(TARGETS penstock_cli RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT runtime)
 endif()
 
