@@ -333,7 +333,8 @@ absl::Status LoaderCore::ResolveStreams() {
 
 absl::Status LoaderCore::Open() {
   if (absl::Status status = ResolveOptions(); !status.ok()) return status;
-  absl::StatusOr<std::shared_ptr<const Manifest>> manifest = runtime_core_.OpenManifest(options_.root, options_.manifest_path);
+  absl::StatusOr<std::shared_ptr<const Manifest>> manifest =
+      runtime_core_.OpenManifest(options_.root, options_.manifest_path, options_.deadline_s);
   if (!manifest.ok()) return manifest.status();
   manifest_ = *std::move(manifest);
   if (manifest_->sample_count() == 0) return absl::NotFoundError(absl::StrCat(EscapeName(options_.root), " holds no samples"));
@@ -418,11 +419,12 @@ absl::Status LoaderCore::PlanAttempt(int64_t epoch, int64_t step, const std::vec
   plan_ids_.resize(plan_positions_.size());
   plan_samples_.clear();
   plan_ranges_.clear();
+  // All at once: one by one, a window of the order would be shuffled again for each of them. Where the tail is padded they wrap.
   const int64_t size = order_->size();
-  for (size_t i = 0; i < plan_positions_.size(); ++i) {
-    const int64_t position = plan_positions_[i];
-    plan_ids_[i] = order_->IdAt(epoch, StepPlan::Wrap(position, size));
-  }
+  plan_wrapped_.resize(plan_positions_.size());
+  std::transform(plan_positions_.begin(), plan_positions_.end(), plan_wrapped_.begin(),
+                 [size](int64_t position) { return StepPlan::Wrap(position, size); });
+  order_->IdsAt(epoch, plan_wrapped_, absl::MakeSpan(plan_ids_));
   for (const Decision& decision : decisions) {
     if (!decision.skip && decision.substitute >= 0) plan_ids_[decision.index] = decision.substitute;
   }
@@ -1122,10 +1124,8 @@ std::string LoaderCore::state() const {
   state.window_samples = options_.window_samples;
   state.virtual_streams = options_.virtual_streams;
   state.tail = options_.tail;
-  const StepPlan steps = StepsOf(epoch_);
-  const bool ended = step_ >= steps.steps();
-  state.epoch = ended ? epoch_ + 1 : epoch_;
-  state.position = ended ? 0 : steps.origin + step_ * options_.batch_size * options_.world_size;
+  state.epoch = epoch_;
+  StepsOf(epoch_).Advance(step_, state.epoch, state.position);
   if (!options_.ids.empty()) state.ids_hash = order_->ids_hash_text();
   return state.ToJson();
 }

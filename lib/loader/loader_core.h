@@ -182,6 +182,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::vector<PlanSample> plan_samples_;  // the planner's, reused
   std::vector<Range> plan_ranges_;
   std::vector<int64_t> plan_positions_;
+  std::vector<int64_t> plan_wrapped_;
   std::vector<int64_t> plan_ids_;
 
   // The current epoch's figures.

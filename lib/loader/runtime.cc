@@ -8,7 +8,8 @@
 
 namespace penstock {
 
-absl::StatusOr<std::shared_ptr<const Manifest>> RuntimeCore::OpenManifest(const std::string& root, const std::string& manifest_path) {
+absl::StatusOr<std::shared_ptr<const Manifest>> RuntimeCore::OpenManifest(const std::string& root, const std::string& manifest_path,
+                                                                          double wait_s) {
   const std::string key = absl::StrCat(root, "\n", manifest_path);
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -20,6 +21,7 @@ absl::StatusOr<std::shared_ptr<const Manifest>> RuntimeCore::OpenManifest(const 
   IndexOptions index;
   index.manifest_path = manifest_path;
   index.keep_stale = true;
+  index.wait_s = wait_s;
   absl::StatusOr<std::shared_ptr<const Manifest>> opened = Manifest::Open(root, index);
   if (!opened.ok()) return opened.status();
   std::lock_guard<std::mutex> lock(mutex_);

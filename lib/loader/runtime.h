@@ -29,8 +29,8 @@ class RuntimeCore {
   // The device of that CUDA ordinal, shared by all loaders that feed it: it is lost for all of them at once.
   absl::StatusOr<std::shared_ptr<Device>> OpenDevice(int ordinal);
 
-  // The manifest of `root`, shared by all loaders that have it open.
-  absl::StatusOr<std::shared_ptr<const Manifest>> OpenManifest(const std::string& root, const std::string& manifest_path);
+  // The manifest of `root`, shared by all loaders that have it open. `wait_s`: for another process that indexes it.
+  absl::StatusOr<std::shared_ptr<const Manifest>> OpenManifest(const std::string& root, const std::string& manifest_path, double wait_s);
 
   // Takes up to `wanted` reads in flight out of the process's budget, at least `at_least`: a loader beyond the budget still works, at depth 1.
   int32_t LeaseDepth(int32_t wanted, int32_t at_least);
