@@ -224,3 +224,27 @@ TEST_CASE("step plans out of range are refused with the cure", "[order]") {
   CHECK(refused({.sample_count = 10, .world_size = -2}, "world_size -2"));
   CHECK(refused({.sample_count = 10, .batch_size = int64_t{1} << 40, .world_size = 1 << 20}, "2^56"));
 }
+
+// What windows are for: a rank that reads its shard's blocks one after another shares none of its windows with another rank.
+TEST_CASE("where the world divides V each window belongs to one rank and few blocks to several", "[order]") {
+  constexpr int64_t kSamples = 5003, kBlock = 8, kWindow = 32, kStreams = 12;
+  const Order order = *Order::Create(kSamples, {.block_samples = kBlock, .window_samples = kWindow, .virtual_streams = kStreams, .seed = 4});
+  for (const int64_t world : {2, 3, 4, 12}) {
+    const StepPlan plan{kSamples, 0, 5, world, Tail::kPartial};
+    std::map<std::pair<int64_t, int64_t>, std::set<int64_t>> ranks_of_window;  // chunk and window
+    std::map<int64_t, std::set<int64_t>> ranks_of_block;
+    for (int64_t step = 0; step < plan.steps(); ++step) {
+      for (int64_t rank = 0; rank < world; ++rank) {
+        for (const int64_t p : PositionsOf(plan, step, rank)) {
+          ranks_of_window[{p % kStreams, p / kStreams / kWindow}].insert(rank);
+          ranks_of_block[order.IdAt(2, p) / kBlock].insert(rank);
+        }
+      }
+    }
+    INFO("W " << world);
+    for (const auto& [window, ranks] : ranks_of_window) REQUIRE(ranks.size() == 1);
+    const auto shared = std::count_if(ranks_of_block.begin(), ranks_of_block.end(), [](const auto& block) { return block.second.size() > 1; });
+    CHECK(shared <= kStreams - 1);
+    CHECK(ranks_of_block.size() == (kSamples + kBlock - 1) / kBlock);
+  }
+}
