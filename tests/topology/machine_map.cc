@@ -107,4 +107,14 @@ void GraceHopper(MachineMap& map) {
   map.Gpu("0009:01:00.0", 1, "");
 }
 
+void Laptop(MachineMap& map) {
+  map.Online(kLaptopCpus);
+  for (int cpu = 0; cpu < 16; ++cpu) {
+    const std::string siblings = cpu < 8 ? std::to_string(cpu / 2 * 2) + "-" + std::to_string(cpu / 2 * 2 + 1) : std::to_string(cpu);
+    map.Write("sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list", siblings);
+  }
+  map.Node(0, kLaptopCpus, 32, "10");
+  map.Gpu("0000:01:00.0", -1, kLaptopCpus);
+}
+
 }  // namespace penstock::testing

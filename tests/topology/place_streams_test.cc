@@ -205,6 +205,17 @@ TEST_CASE("a GPU whose node has no CPUs is fed from the nearest one that has", "
   CHECK(MemoryNodeForGpu(topology, "0009:01:00.0") == 0);
 }
 
+TEST_CASE("on a laptop each stream has a core of its own before two share one", "[topology]") {
+  const Topology topology = MapOf(testing::Laptop, testing::kLaptopCpus);
+  const std::vector<StreamPlacement> placement = Place(topology, {.streams = 10, .gpu_pci_bus_id = "0000:01:00.0"});
+  std::set<int> cores;
+  for (const StreamPlacement& stream : placement) cores.insert(stream.cpu < 8 ? stream.cpu / 2 : stream.cpu);
+  CHECK(cores.size() == 10);
+  CHECK(cores.count(0) == 0);  // the first two cores are the trainer's
+  CHECK(MemoryNodeForGpu(topology, "0000:01:00.0") == -1);
+  CHECK(PlaceAllRanks(topology, 4, 3, /*with_gpus=*/false).size() == 12);
+}
+
 TEST_CASE("a cpuset without cores near the GPU leaves those that are far", "[topology]") {
   const Topology topology = MapOf(testing::DgxH100, "56-60");
   const auto placement = Place(topology, {.streams = 2, .gpu_pci_bus_id = testing::kGpuIds[0]});

@@ -50,6 +50,18 @@ TEST_CASE("the map of a DGX H100 has two nodes with four GPUs each", "[topology]
   CHECK(topology.gpus[4].numa_node == 1);
 }
 
+TEST_CASE("the map of a laptop has one node and cores of one and of two threads", "[topology]") {
+  MachineMap map;
+  testing::Laptop(map);
+  const Topology topology = Read(map, testing::kLaptopCpus);
+  REQUIRE(topology.nodes.size() == 1);
+  REQUIRE(topology.cores.size() == 12);
+  CHECK(topology.cores[3] == std::vector<int>{6, 7});
+  CHECK(topology.cores[4] == std::vector<int>{8});
+  REQUIRE(topology.gpus.size() == 1);
+  CHECK(topology.gpus[0].numa_node == -1);
+}
+
 TEST_CASE("ten nodes come in the order of their numbers and not of their names", "[topology]") {
   MachineMap map;
   std::string distances;
