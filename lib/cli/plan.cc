@@ -1,4 +1,5 @@
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,11 +28,13 @@ struct PlanArguments {
 
 int RunPlan(PlanArguments arguments) {
   int64_t samples = arguments.samples;
+  std::string fingerprint;
   if (samples == 0) {
     if (arguments.root.empty()) return Fail(absl::InvalidArgumentError("plan: give a data set, or --samples N"));
     absl::StatusOr<std::shared_ptr<const Manifest>> manifest = Manifest::Open(arguments.root);
     if (!manifest.ok()) return Fail(manifest.status());
     samples = (*manifest)->sample_count();
+    fingerprint = (*manifest)->fingerprint();
   }
   StepPlan steps;
   steps.sample_count = samples;
@@ -39,6 +42,7 @@ int RunPlan(PlanArguments arguments) {
   steps.batch_size = arguments.batch;
   steps.world_size = arguments.world;
   steps.tail = arguments.tail == "pad" ? Tail::kPad : arguments.tail == "partial" ? Tail::kPartial : Tail::kDrop;
+  std::optional<State> saved;
   if (!arguments.state.empty()) {
     absl::StatusOr<State> state = State::FromJson(arguments.state);
     if (!state.ok()) return Fail(state.status());
@@ -47,12 +51,19 @@ int RunPlan(PlanArguments arguments) {
     steps.tail = state->tail;
     arguments.order = OrderOptions{state->block_samples, state->window_samples, state->virtual_streams, state->seed, state->shuffle};
     arguments.no_shuffle = !state->shuffle;
+    saved = *std::move(state);
   }
   arguments.order.shuffle = !arguments.no_shuffle;
   absl::StatusOr<Order> order = Order::Create(samples, arguments.order);
   if (!order.ok()) return Fail(order.status());
+  if (saved.has_value()) {
+    // With --samples there is no data set to compare with, and the fingerprint is taken on trust.
+    const absl::Status fits = saved->Matches(fingerprint.empty() ? saved->fingerprint : fingerprint, *order);
+    if (!fits.ok()) return Fail(fits);
+  }
+  if (absl::Status status = steps.Validate(); !status.ok()) return Fail(status);
+  if (arguments.epoch < 0) return Fail(absl::InvalidArgumentError("plan: epochs are counted from 0"));
   if (arguments.rank < 0 || arguments.rank >= arguments.world) return Fail(absl::InvalidArgumentError("plan: --rank is not below --world"));
-  if (steps.origin < 0 || steps.origin >= samples) return Fail(absl::InvalidArgumentError("plan: the position is not within the epoch"));
   const int64_t count = steps.steps();
   if (arguments.step >= count) return Fail(absl::InvalidArgumentError("plan: the epoch has only " + std::to_string(count) + " steps"));
   if (arguments.step < 0) {
