@@ -19,6 +19,7 @@ namespace penstock {
 class LoaderCore;
 class RuntimeCore;
 
+/// The budgets of one Runtime, over all its loaders.
 struct RuntimeOptions {
   int64_t memory_bytes = 0;     // cap on the arenas of all its loaders; 0: none beyond each loader's own
   int32_t queue_depth = 256;    // reads in flight of all its loaders; keep it below the device's nr_requests
@@ -31,8 +32,9 @@ struct RuntimeOptions {
 /// Threads:  any.
 class PENSTOCK_EXPORT Runtime {
  public:
+  /// Makes one. Starts no thread and takes no memory yet.
   static std::shared_ptr<Runtime> Create(const RuntimeOptions& options = {});
-  /// The one that loaders use who are not given another.
+  /// The one that loaders use who are not given another. It is never destroyed.
   static std::shared_ptr<Runtime> Default();
   ~Runtime();
 
@@ -52,6 +54,8 @@ class PENSTOCK_EXPORT Loader {
   ///           NotFound, DataLoss the data set or its manifest; see manifest.h.
   ///           ResourceExhausted  memory, descriptors, RLIMIT_MEMLOCK: how much is needed, and what to raise. Also a batch that
   ///                              cannot fit memory_bytes: named by its largest samples.
+  ///           FailedPrecondition a state of another data set or list of ids; verify_crc without checksums in the manifest.
+  ///           DeadlineExceeded   another process has been indexing the data set for longer than deadline_s.
   ///           Unavailable        engine=uring where io_uring is denied, or a device that cannot be opened.
   /// Threads:  any.
   static absl::StatusOr<std::unique_ptr<Loader>> Open(LoaderOptions options, std::shared_ptr<Runtime> runtime = nullptr);
@@ -75,22 +79,36 @@ class PENSTOCK_EXPORT Loader {
   [[nodiscard]] absl::StatusOr<Batch> Next();
 
   /// Begins the next epoch (or epoch `epoch`, from its start). What was read ahead for it is used; batches of the current epoch that were
-  /// not taken are given up.
+  /// not taken are given up, those that were handed out stay valid.
+  ///
+  /// Errors:   InvalidArgument     an epoch below 0.
+  ///           Cancelled           Stop() was called.
+  ///           FailedPrecondition  in a forked child.
+  /// Threads:  the consumer's.
   absl::Status StartEpoch();
   absl::Status StartEpoch(int64_t epoch);
 
-  /// Ends waiting and reading. Next() returns Cancelled from then on. Any thread.
+  /// Ends waiting and reading. Next() returns Cancelled from then on.
+  ///
+  /// Threads:  any, also while the consumer waits in Next().
   void Stop();
 
+  /// Where the loader stands. -1 in a forked child.
   int64_t epoch() const;
   int64_t steps() const;  // in the current epoch, the same on every rank
   int64_t step() const;   // taken in the current epoch
 
   /// What to give to options.state to go on after the last batch that Next() handed out: below 1 KiB of JSON, the same on every rank
-  /// (at the same step), valid for any world size, batch size, stream count, prefetch depth or engine.
+  /// (at the same step), valid for any world size, batch size, stream count, prefetch depth or engine. After an epoch's last batch it
+  /// is the start of the next one.
+  ///
+  /// Threads:  any.
   std::string state() const;
 
-  EpochReport report() const;  // the current epoch, up to now
+  /// The current epoch, up to now; what was chosen at Open(), and why; the data set.
+  ///
+  /// Threads:  any.
+  EpochReport report() const;
   SetupReport setup() const;
   std::shared_ptr<const Manifest> manifest() const;
 

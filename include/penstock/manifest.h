@@ -47,6 +47,7 @@ struct IndexProgress {
   std::string note;         // kWaiting: for whom
 };
 
+/// How a data set is indexed.
 struct IndexOptions {
   TreeRule rule = TreeRule::kAuto;
   /// Where the manifest is saved. Empty: `<root>/.penstock/`, or below $XDG_CACHE_HOME/penstock (~/.cache/penstock) where that
@@ -69,6 +70,7 @@ enum class ManifestCheck {
   kAll,     // every column, whatever it costs
 };
 
+/// How a saved manifest is opened.
 struct OpenSavedOptions {
   std::string root;         // the data set's folder; empty: where it was when it was indexed
   bool check_root = true;   // refuse a manifest that is older than its data set (up to 1,000 folders are asked for their mtime)
@@ -92,6 +94,7 @@ struct IndexCounts {
 
 class Manifest;
 
+/// A manifest just made, and what its scan met.
 struct IndexResult {
   std::shared_ptr<const Manifest> manifest;
   IndexCounts counts;
@@ -173,7 +176,7 @@ class PENSTOCK_EXPORT Manifest {
   /// A hint of where the object lies on its drive: its inode number, 0 where that is not known.
   uint64_t place_hint(uint32_t object) const { return object_places_ == nullptr ? 0 : object_places_[object]; }
 
-  /// Classes, where folders gave the labels; a list's labels have no names and count no classes.
+  /// Classes, where folders gave the labels; a list's labels have no names and count no classes. A label without a name gives "".
   int64_t class_count() const;
   std::string class_name(int32_t label) const;
 
@@ -233,7 +236,7 @@ class PENSTOCK_EXPORT Manifest {
 /// Threads:  one at a time.
 class PENSTOCK_EXPORT ManifestBuilder {
  public:
-  /// `root`: the folder that names are relative to.
+  /// `root`: the folder that names are relative to; it need not exist yet.
   explicit ManifestBuilder(absl::string_view root);
   ~ManifestBuilder();
   ManifestBuilder(const ManifestBuilder&) = delete;
@@ -251,10 +254,12 @@ class PENSTOCK_EXPORT ManifestBuilder {
   ///                             label below -1, or checksums for some samples only.
   absl::StatusOr<int64_t> AddSample(int32_t label, absl::Span<const Range> ranges, absl::Span<const uint32_t> crcs = {});
 
-  /// Names the labels: 0 is the first.
+  /// Names the labels: 0 is the first. Labels without a name are allowed.
   void SetClassNames(absl::Span<const std::string> names);
 
-  /// Saves the manifest: a new file beside it, synced, renamed over `path`, the folder synced.
+  /// Saves the manifest: a new file beside it, synced, renamed over `path`, the folder synced. What was there stays until then.
+  ///
+  /// Errors:   NotFound, PermissionDenied, ResourceExhausted, DataLoss   from the file system, with the path; then nothing is left behind.
   absl::Status Write(absl::string_view path);
 
  private:

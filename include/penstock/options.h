@@ -36,6 +36,9 @@ enum class Layout {
   kDense,   ///< [B, stride] in batch order; every sample must have the same size
 };
 
+/// What a loader can be told. What the option table below would refuse is refused by Loader::Open() too, however the struct was filled.
+///
+/// Units:  as the names end (_bytes, _s, _samples); a rank's share unless said otherwise.
 struct LoaderOptions {
   // Behaviour.
   std::string root;           // a folder (class folders or flat) or a list file: see manifest.h

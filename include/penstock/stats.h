@@ -22,6 +22,7 @@ enum class Bound {
   kCpu,             ///< the streams' own cores were busy
 };
 
+/// "store latency", "codec" and so on, as in the verdict. A static text.
 PENSTOCK_EXPORT const char* BoundName(Bound bound);
 
 /// Why positions were not delivered as planned.
