@@ -1,8 +1,9 @@
 // How many files a second does a ring read, by engine, streams, file size and depth; and what does a file cost? Against plain threads
 // that open, pread and close. Bound by the path walk and the copy out of the page cache when warm, by the drive when cold.
 //
-// The files lie in $PENSTOCK_BENCH_FOLDER (default /var/tmp/penstock_bench_ring), made when missing. Warm: each is read once before
-// it is timed. PENSTOCK_BENCH_COLD=1: before each pass their pages are dropped (posix_fadvise), metadata stays.
+// The files lie in $PENSTOCK_BENCH_FOLDER (default /var/tmp/penstock_bench_ring), made when missing: 50,000 of 4 KiB, 10,000 of the larger
+// sizes, or $PENSTOCK_BENCH_FILES of each. Warm: each is read once before it is timed. PENSTOCK_BENCH_COLD=1: before each pass their
+// pages are dropped (posix_fadvise), metadata stays.
 #include <benchmark/benchmark.h>
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -106,7 +107,11 @@ class BenchFiles final : public ObjectStore {
 const BenchFiles& FilesOf(int64_t bytes) {
   static std::map<int64_t, std::unique_ptr<BenchFiles>> files;
   std::unique_ptr<BenchFiles>& entry = files[bytes];
-  if (entry == nullptr) entry = std::make_unique<BenchFiles>(bytes <= 16384 ? 50000 : 10000, bytes);
+  if (entry == nullptr) {
+    const char* asked = std::getenv("PENSTOCK_BENCH_FILES");
+    const int64_t count = asked != nullptr ? std::max<int64_t>(1, std::atoll(asked)) : bytes <= 16384 ? 50000 : 10000;
+    entry = std::make_unique<BenchFiles>(count, bytes);
+  }
   return *entry;
 }
 
