@@ -1,4 +1,7 @@
-// Prints the size and label of the samples in the first batch of a folder.   g++ -std=c++20 01_first_batch.cc, with find_package(penstock)
+// Prints the size and label of the samples in the first batch of a folder.
+//   here:           cmake -S . -B build/examples && cmake --build build/examples --target 01_first_batch
+//                   build/examples/examples/01_first_batch DIR
+//   in a project:   find_package(penstock REQUIRED)   target_link_libraries(your_program PRIVATE penstock::penstock)
 #include <cstdio>
 
 #include "penstock/loader.h"

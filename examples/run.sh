@@ -21,24 +21,29 @@ for argument in "$@"; do
 done
 data=${PENSTOCK_DATA:-build/data}/fashion-mnist
 
+step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
+
+step "1 of 5: Debian packages"
 ./cmake/install_dependencies.sh build examples
 
-echo "== building penstock and the examples in build/examples"
 log=build/examples/build.log
 mkdir -p build/examples
-torch=()
-[ -z "${Torch_DIR:-}" ] || torch=("-DTorch_DIR=$Torch_DIR")
-{ cmake -S . -B build/examples -G Ninja -DCMAKE_BUILD_TYPE=Release -DPENSTOCK_TESTS=OFF -DPENSTOCK_BENCH=OFF "${torch[@]}" &&
-  cmake --build build/examples --target penstock_cli 01_first_batch 02_training_loop; } > "$log" 2>&1 || { tail -n 60 "$log"; exit 1; }
+step "2 of 5: build of penstock and the examples in build/examples, minutes the first time (log: $log)"
+options=(-DCMAKE_BUILD_TYPE=Release -DPENSTOCK_TESTS=OFF -DPENSTOCK_BENCH=OFF)
+[ -z "${Torch_DIR:-}" ] || options+=("-DTorch_DIR=$Torch_DIR")
+! command -v ccache > /dev/null || options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache)
+build=(cmake --build build/examples --target penstock_cli 01_first_batch 02_training_loop)
+cmake -S . -B build/examples -G Ninja "${options[@]}" > "$log" 2>&1 || { tail -n 60 "$log"; exit 1; }
+if [ -t 1 ]; then "${build[@]}"; else "${build[@]}" >> "$log" 2>&1 || { tail -n 60 "$log"; exit 1; }; fi
 
-echo "== data set: 70,000 PGM files in $data"
+step "3 of 5: data set, 70,000 PGM files in $data"
 python3 examples/make_dataset.py "$data"
 for split in train test; do
   # The manifests are kept beside the lists; the loader looks for them there.
   [ -e "$data/$split.manifest" ] || build/examples/bin/penstock index "$data/$split.txt" --manifest "$data/$split.manifest"
 done
 
-echo "== the first batch of $data/test, labelled by its class folders"
+step "4 of 5: the first batch of $data/test, labelled by its class folders (examples/01_first_batch.cc)"
 build/examples/examples/01_first_batch "$data/test"
 
 # train [argument...]: prints the epochs, and keeps the last accuracy in $accuracy.
@@ -47,11 +52,11 @@ train() {
   accuracy=$(sed -n 's/^epoch .* test accuracy \([0-9.]*\) %.*/\1/p' build/examples/training.log | tail -n 1)
 }
 
-echo "== training"
+step "5 of 5: training (examples/02_training_loop.cc)"
 train
 if $compare; then
   penstock_accuracy=$accuracy
-  echo "== training, read through torch's own data set"
+  step "and the same, read through torch's own data set"
   train --loader=plain
   awk -v a="$penstock_accuracy" -v b="$accuracy" 'BEGIN {
     d = a - b; if (d < 0) d = -d

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Runs an example as a user does.
+
+    examples_test.py first_batch|training_loop PROGRAM
+
+Ends with 0 if all is as it should be, with 77 where the program was not built.
+"""
+import os
+import pathlib
+import random
+import re
+import subprocess
+import sys
+import tempfile
+
+CLASSES = 10
+HEADER = b"P5\n28 28\n255\n"
+
+
+def run(*command, status=0):
+    """Runs a program, demands its exit status and returns what it printed."""
+    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if (done.returncode != 0) != (status != 0):
+        sys.exit(f"{command} ended with {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+def demand(pattern, output):
+    """Ends the test where the output has no line like this."""
+    if re.search(pattern, output, re.MULTILINE) is None:
+        sys.exit(f"nothing like /{pattern}/ in:\n{output}")
+
+
+def first_batch(program, folder):
+    """Eight files in two classes; then seven."""
+    for number in range(8):
+        path = folder / f"class{number % 2}" / f"{number}.bin"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x" * (100 + number))
+    output = run(program, folder)
+    seen = sorted((int(size), int(label)) for size, label in re.findall(r"^sample \d+: (\d+) bytes, label (\d)$", output, re.MULTILINE))
+    if seen != [(100 + number, number % 2) for number in range(8)]:
+        sys.exit(f"not the eight samples:\n{output}")
+    (folder / "class1" / "5.bin").unlink()
+    demand(r"class1/5\.bin", run(program, folder, status=1))
+
+
+def write_images(folder, split, count):
+    """Images that a network learns within an epoch: a class is the place of a bright bar. A list names them, as make_dataset.py does."""
+    dice = random.Random(split)
+    lines = []
+    for number in range(count):
+        label = number % CLASSES
+        rows = [bytes(min(255, dice.randrange(80) + (150 if row // 2 == label + 2 else 0)) for _ in range(28)) for row in range(28)]
+        path = folder / split / str(label) / f"{number:05d}.pgm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(HEADER + b"".join(rows))
+        lines.append(f"{path.relative_to(folder)}\t{label}\n")
+    (folder / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def training_loop(program, folder):
+    """Both loaders learn; without one of its files neither half of a run gets through, and the file is named."""
+    write_images(folder, "train", 1280)
+    write_images(folder, "test", 200)
+    command = [program, folder, "--epochs=2", "--batch-size=32", "--expect-accuracy=95"]
+    epoch = (r"^epoch 2: loss \d\.\d+, test accuracy [\d.]+ %, \d+ samples/s, waited for data [\d.]+ % of the time, "
+             r"made tensors of it [\d.]+ %$")
+    demand(epoch, run(*command))
+    demand(epoch, run(*command, "--loader=plain"))
+    for name in ("train/3/00013.pgm", "test/7/00017.pgm"):
+        path = folder / name
+        content = path.read_bytes()
+        path.unlink()
+        demand(re.escape(name), run(*command, status=1))
+        path.write_bytes(content[:-1])
+        demand(re.escape(name), run(*command, status=1))
+        path.write_bytes(content)
+    demand(epoch, run(*command))
+
+
+def main(arguments):
+    tests = {"first_batch": first_batch, "training_loop": training_loop}
+    if len(arguments) != 2 or arguments[0] not in tests:
+        print(__doc__, file=sys.stderr)
+        return 2
+    if not os.path.exists(arguments[1]):
+        print(f"skipped: {arguments[1]} was not built: there is no libtorch here (cmake/install_dependencies.sh examples)")
+        return 77
+    with tempfile.TemporaryDirectory() as folder:
+        tests[arguments[0]](arguments[1], pathlib.Path(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
