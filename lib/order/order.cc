@@ -258,8 +258,12 @@ void Order::IdsAt(int64_t epoch, absl::Span<const int64_t> positions, absl::Span
     std::copy(positions.begin(), positions.end(), ids.begin());
   } else {
     const EpochSchedule& schedule = impl.ScheduleOf(epoch);
-    Impl::LastWindow last;
-    for (size_t i = 0; i < positions.size(); ++i) ids[i] = impl.SequenceAt(epoch, positions[i], last);
+    if (impl.options.virtual_streams == 1 && !impl.windowed()) {
+      std::copy(positions.begin(), positions.end(), ids.begin());
+    } else {
+      Impl::LastWindow last;
+      for (size_t i = 0; i < positions.size(); ++i) ids[i] = impl.SequenceAt(epoch, positions[i], last);
+    }
     if (impl.options.block_samples == 1) {
       schedule.blocks.ApplyAll(ids);
     } else {
