@@ -33,8 +33,8 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kReportNs = 30 * kNsPerSecond;       // a wait so long is reported
 constexpr int64_t kShutdownNs = 3 * kNsPerSecond;      // for the streams; a loader ends within 5 s, whatever hangs
+constexpr int64_t kProbePatienceNs = 10 * kNsPerSecond;  // for the store's answer to a direct read
 constexpr int32_t kDepthPerStream = 64;                // reads in flight; facts: 64-256 keep an NVMe drive busy
 constexpr int32_t kDepthMax = 256;                     // nr_requests of most block devices
 constexpr size_t kLedgerMax = 1000;
@@ -61,6 +61,11 @@ void PinThisThread(int cpu) {
 }
 
 }  // namespace
+
+LoaderIntervals& Intervals() {
+  static LoaderIntervals intervals;
+  return intervals;
+}
 
 LoaderCore::LoaderCore(LoaderOptions options, std::shared_ptr<Runtime> runtime, RuntimeCore& runtime_core)
     : options_(std::move(options)), runtime_(std::move(runtime)), runtime_core_(runtime_core), opened_ns_(MonotonicNs()) {}
@@ -161,7 +166,8 @@ int64_t LoaderCore::RankSamples(int64_t epoch) const {
 }
 
 void LoaderCore::ChooseIo() {
-  const Residency residency = LookAtResidency(*manifest_, *objects_);
+  const int64_t patience_ns = std::min(kProbePatienceNs, static_cast<int64_t>(options_.deadline_s * 1e9));
+  const Residency residency = LookAtResidency(*manifest_, objects_, options_.io == IoMode::kDirect, patience_ns);
   std::string why = residency.why;
   direct_ = residency.prefer_direct;
   if (options_.io == IoMode::kBuffered) {
@@ -388,7 +394,7 @@ void LoaderCore::StreamMain(size_t index) {
     options.index = static_cast<int32_t>(index);
     options.retries = options_.retries;
     options.deadline_ns = static_cast<int64_t>(options_.deadline_s * 1e9);
-    options.report_ns = kReportNs;
+    options.report_ns = intervals_.report_ns;
     options.direct = direct_;
     options.compute = compute_.get();
     stream = std::make_unique<Stream>(*this, *std::move(ring), options);
@@ -451,7 +457,7 @@ absl::Status LoaderCore::PlanAttempt(int64_t epoch, int64_t step, const std::vec
 
 // Plans one batch more, or gives memory to the one that waits for it. True: something may be claimed now, or the caller should look again.
 bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
-  if (planning_ || stopping() || !fatal_.ok()) return false;
+  if (planning_ || stopping() || !fatal_.ok() || !device_error_.ok()) return false;
   // A batch that was lost to a hung or failed read comes first.
   Slot* again = nullptr;
   for (auto& slot : ahead_) {
@@ -711,15 +717,15 @@ void LoaderCore::BatchRead(Slot& slot) {
 }
 
 void LoaderCore::DeviceFailed(const absl::Status& status) {
-  if (!fatal_.ok()) return;
-  fatal_ = status;
+  if (!device_error_.ok()) return;
+  device_error_ = status;
   Log(LogLevel::kError, status.message());
   ready_.notify_all();
 }
 
 // Lets go of what was copied, and of what the consumer's CUDA streams are done with.
 void LoaderCore::PollDevice() {
-  if (device_path_ == nullptr || !fatal_.ok() || (!device_path_->copying() && !device_path_->releasing())) return;
+  if (device_path_ == nullptr || !device_error_.ok() || (!device_path_->copying() && !device_path_->releasing())) return;
   complete_.clear();
   bool freed = false;
   const absl::Status copied = device_path_->Poll(complete_, freed);
@@ -778,6 +784,7 @@ void LoaderCore::ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bo
   if (options_.policy == ErrorPolicy::kFail) {
     if (hung && slot.hung_tries < options_.retries) {
       ++slot.hung_tries;  // once more, into other memory, perhaps by another stream
+      slot.hung = std::string(failures[0].status.message());
       return;
     }
     std::string more = failures.size() > 1 ? absl::StrCat(" (and ", failures.size() - 1, " more samples of this batch)") : "";
@@ -844,9 +851,11 @@ void LoaderCore::DecodePiece(const ClaimedPiece& piece) {
   const PiecePlan& planned = plan.pieces[piece.piece];
   const bool in_place = codec_->in_place();
   std::vector<uint32_t> failed;
+  std::list<Decoding>::iterator decoding;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     for (const SampleFailure& failure : attempt.failures) failed.push_back(failure.index);
+    decoding = decoding_.emplace(decoding_.end());
   }
   std::vector<RangeCrc> crcs;
   for (uint32_t n = planned.first_sample; n < planned.first_sample + planned.sample_count; ++n) {
@@ -867,6 +876,8 @@ void LoaderCore::DecodePiece(const ClaimedPiece& piece) {
     const auto room = static_cast<size_t>(plan.lengths[index]);
     const absl::Span<const std::byte> stored =
         in_place ? absl::Span<const std::byte>(place, room) : absl::Span<const std::byte>(piece.scratch + plan.stored[index].offset, plan.stored[index].bytes);
+    decoding->id.store(id, std::memory_order_relaxed);
+    decoding->since_ns.store(MonotonicNs(), std::memory_order_relaxed);
     absl::StatusOr<uint64_t> bytes = codec_->Decode(context, stored, absl::Span<std::byte>(place, room));
     if (bytes.ok()) {
       plan.lengths[index] = static_cast<int64_t>(*bytes);
@@ -876,20 +887,51 @@ void LoaderCore::DecodePiece(const ClaimedPiece& piece) {
   }
   ReadStats delta;
   delta.codec_ns = MonotonicNs() - begin_ns;
-  AddStats(delta);
+  std::lock_guard<std::mutex> lock(mutex_);
+  decoding_.erase(decoding);
+  totals_.reads.Merge(delta);
 }
 
 std::string LoaderCore::ObjectName(uint32_t object) const { return objects_->Name(object); }
 
 std::string LoaderCore::Waiting() const {
+  const int64_t now_ns = MonotonicNs();
   int64_t in_flight = 0;
+  OldestRequest oldest;  // of the batch that is waited for, if there is one
+  bool is_front = false;
   for (const auto& thread : threads_) {
-    if (thread->stream != nullptr) in_flight += thread->stream->in_flight();
+    if (thread->stream == nullptr) continue;
+    in_flight += thread->stream->in_flight();
+    OldestRequest request = thread->stream->Oldest(now_ns);
+    if (request.since_ns == 0) continue;
+    const bool front = request.epoch == epoch_ && request.step == step_;
+    if (oldest.since_ns != 0 && (front != is_front ? is_front : oldest.since_ns <= request.since_ns)) continue;
+    is_front = front;
+    oldest = std::move(request);
   }
   std::string what = absl::StrCat("step ", step_, " of epoch ", epoch_, ": ");
-  if (ahead_.empty()) return absl::StrCat(what, "nothing is being read");
-  const Slot& front = *ahead_.front();
-  absl::StrAppend(&what, "waiting for ", front.attempt == nullptr ? 0 : front.attempt->pieces_left, " pieces, ", in_flight, " reads in flight");
+  if (ahead_.empty()) {
+    absl::StrAppend(&what, "nothing of it is being read");
+  } else if (ahead_.front()->attempt == nullptr) {
+    absl::StrAppend(&what, "no stream has begun to read it again");
+  } else {
+    const Attempt& attempt = *ahead_.front()->attempt;
+    absl::StrAppend(&what, attempt.pieces_left, " of its ", attempt.plan().pieces.size(), " pieces are still to come");
+  }
+  absl::StrAppend(&what, ", ", in_flight, " reads in flight");
+  if (oldest.since_ns != 0) absl::StrAppend(&what, "; for ", (now_ns - oldest.since_ns) / kNsPerMs, " ms: ", oldest.text);
+  const Decoding* slowest = nullptr;
+  for (const Decoding& decoding : decoding_) {
+    const int64_t since_ns = decoding.since_ns.load(std::memory_order_relaxed);
+    if (since_ns != 0 && (slowest == nullptr || since_ns < slowest->since_ns.load(std::memory_order_relaxed))) slowest = &decoding;
+  }
+  if (slowest != nullptr) {
+    const int64_t id = slowest->id.load(std::memory_order_relaxed);
+    absl::StrAppend(&what, "; for ", (now_ns - slowest->since_ns.load(std::memory_order_relaxed)) / kNsPerMs, " ms: the codec, with sample ", id, " (", EscapeName(manifest_->Name(id)), ")");
+  }
+  const int32_t quarantined = arena_->quarantined_granules();
+  if (quarantined > 0) absl::StrAppend(&what, "; reads that hang hold ", int64_t{quarantined} * kGranuleBytes, " bytes");
+  if (!ahead_.empty() && !ahead_.front()->hung.empty()) absl::StrAppend(&what, "; the try before this one: ", ahead_.front()->hung);
   return what;
 }
 
@@ -905,8 +947,13 @@ absl::Status LoaderCore::AllLent() const {
 absl::StatusOr<Batch> LoaderCore::Next() {
   const int64_t begin_ns = MonotonicNs();
   const int64_t deadline_ns = begin_ns + static_cast<int64_t>(options_.deadline_s * 1e9) + kNsPerSecond;
-  int64_t report_ns = begin_ns + kReportNs;
+  int64_t report_ns = begin_ns + intervals_.report_ns;
   std::unique_lock<std::mutex> lock(mutex_);
+  if (!fatal_.ok() && int64_t{arena_->quarantined_granules()} * kGranuleBytes <= quarantine_max_bytes_) {
+    // The reads have come back meanwhile, and their memory with them.
+    fatal_ = absl::OkStatus();
+    WakeStreams();
+  }
   if (totals_.begin_ns == 0) totals_.begin_ns = begin_ns;
   if (!ahead_.empty() && ahead_.front()->state == SlotState::kFailed && ahead_.front()->error_seen) {
     // The caller wants the batch that failed once more.
@@ -920,6 +967,7 @@ absl::StatusOr<Batch> LoaderCore::Next() {
   while (true) {
     if (stopping()) return absl::CancelledError("Stop() was called");
     PollDevice();
+    if (!device_error_.ok()) return device_error_;
     if (!fatal_.ok()) return fatal_;
     if (step_ >= StepsOf(epoch_).steps()) return absl::OutOfRangeError(absl::StrCat("epoch ", epoch_, " has ended after ", step_, " steps; StartEpoch() begins the next one"));
     if (!ahead_.empty()) {
@@ -943,8 +991,13 @@ absl::StatusOr<Batch> LoaderCore::Next() {
     }
     if (now_ns >= report_ns) {
       ++totals_.reads.late_reports;
-      Log(LogLevel::kWarning, absl::StrCat("Next() has been waiting for ", (now_ns - begin_ns) / kNsPerSecond, " s: ", Waiting()));
-      report_ns += kReportNs;
+      const std::string waiting = Waiting();
+      // The sink is the user's: the streams must not wait for it.
+      lock.unlock();
+      Log(LogLevel::kWarning, absl::StrCat("Next() has been waiting for ", (now_ns - begin_ns) / kNsPerMs, " ms: ", waiting));
+      lock.lock();
+      report_ns += intervals_.report_ns;
+      continue;
     }
     int64_t until_ns = std::min(deadline_ns, report_ns);
     if (device_path_ != nullptr && (device_path_->copying() || device_path_->releasing())) {

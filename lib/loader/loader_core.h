@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -22,6 +23,7 @@
 #include "base/fork_guard.h"
 #include "codec/codec.h"
 #include "codec/compute_pool.h"
+#include "loader/intervals.h"
 #include "loader/runtime.h"
 #include "memory/arena.h"
 #include "penstock/batch.h"
@@ -88,6 +90,12 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
     std::vector<Decision> decisions;
     std::vector<LedgerEntry> ledger;
     int64_t hung_tries = 0;
+    std::string hung;             // what hung in the last of them
+  };
+  // A piece in the codec; a function that hangs shows here.
+  struct Decoding {
+    std::atomic<int64_t> since_ns{0};
+    std::atomic<int64_t> id{0};
   };
   struct StreamThread {
     std::thread thread;
@@ -132,6 +140,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   RuntimeCore& runtime_core_;
   const ForkGuard fork_guard_;
   const int64_t opened_ns_;
+  const LoaderIntervals intervals_ = Intervals();
 
   std::shared_ptr<const Manifest> manifest_;
   std::shared_ptr<const ObjectStore> objects_;
@@ -165,7 +174,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   int64_t work_version_ = 0;       // counts what may have made a Claim succeed, so that no wake-up is lost
   std::condition_variable ready_;  // the consumer: a batch is ready, or failed
   std::atomic<bool> stopping_{false};
-  absl::Status fatal_;
+  absl::Status fatal_;             // too much memory is with reads that hang; over when they have come back
+  absl::Status device_error_;      // the device is lost, or a copy never ends
   std::vector<const DeviceBatch*> complete_;  // PollDevice's, reused
   std::deque<std::unique_ptr<Slot>> ahead_;
   std::vector<std::pair<const Attempt*, std::string>> lent_names_;
@@ -184,6 +194,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::vector<int64_t> plan_positions_;
   std::vector<int64_t> plan_wrapped_;
   std::vector<int64_t> plan_ids_;
+  std::list<Decoding> decoding_;
 
   // The current epoch's figures.
   struct EpochTotals {

@@ -7,11 +7,19 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
 #include <fstream>
+#include <mutex>
 #include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/io_error.h"
 #include "base/unique_fd.h"
 
@@ -68,18 +76,50 @@ DirectRule ProbeDirect(const ObjectStore& objects, uint32_t object) {
   return {alignment, "allowed"};
 }
 
+// On a thread of its own, which stays behind where the store hangs: Open() must not.
+DirectRule ProbeDirectWithin(std::shared_ptr<const ObjectStore> objects, uint32_t object, int64_t patience_ns) {
+  struct Answer {
+    std::mutex mutex;
+    std::condition_variable came;
+    bool here = false;
+    DirectRule rule;
+  };
+  auto answer = std::make_shared<Answer>();
+  std::thread thread;
+  try {
+    thread = std::thread([answer, objects, object] {
+      DirectRule rule = ProbeDirect(*objects, object);
+      std::lock_guard<std::mutex> lock(answer->mutex);
+      answer->rule = std::move(rule);
+      answer->here = true;
+      answer->came.notify_all();
+    });
+  } catch (const std::system_error& error) {
+    return {0, absl::StrCat("it was not tried: no thread: ", error.what())};
+  }
+  std::unique_lock<std::mutex> lock(answer->mutex);
+  if (answer->came.wait_for(lock, std::chrono::nanoseconds(patience_ns), [&] { return answer->here; })) {
+    lock.unlock();
+    thread.join();
+    return answer->rule;
+  }
+  thread.detach();
+  return {0, absl::StrCat("a direct read of ", EscapeName(objects->Name(object)), " had no answer for ", patience_ns / kNsPerMs, " ms")};
+}
+
 }  // namespace
 
-Residency LookAtResidency(const Manifest& manifest, const ObjectStore& objects) {
+Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const ObjectStore> objects, bool ask_direct, int64_t patience_ns) {
   Residency residency;
   residency.data_bytes = static_cast<int64_t>(manifest.total_bytes());
   residency.available_bytes = MemAvailable();
   if (const int64_t cgroup = CgroupAvailable(); cgroup > 0) residency.available_bytes = std::min(residency.available_bytes, cgroup);
-  const DirectRule direct = ProbeDirect(objects, 0);
-  residency.direct_alignment = direct.alignment;
   const std::string sizes = absl::StrCat("the data set has ", FormatBytes(residency.data_bytes), ", memory available is ", FormatBytes(residency.available_bytes));
   // Below four fifths the page cache can hold the set beside the trainer's own growth.
   const bool fits = residency.available_bytes == 0 || residency.data_bytes < residency.available_bytes / 5 * 4;
+  DirectRule direct;
+  if (!fits || ask_direct) direct = ProbeDirectWithin(std::move(objects), 0, patience_ns);
+  residency.direct_alignment = direct.alignment;
   if (fits) {
     residency.why = absl::StrCat(sizes, ": the page cache holds it");
   } else if (direct.alignment == 0) {
@@ -88,7 +128,7 @@ Residency LookAtResidency(const Manifest& manifest, const ObjectStore& objects) 
     residency.prefer_direct = true;
     residency.why = absl::StrCat(sizes, ": the page cache cannot hold it");
   }
-  if (direct.alignment == 0 && fits) residency.why = absl::StrCat(residency.why, "; ", direct.why);
+  if (direct.alignment == 0 && ask_direct && fits) residency.why = absl::StrCat(residency.why, "; ", direct.why);
   return residency;
 }
 

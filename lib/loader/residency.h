@@ -3,6 +3,7 @@
 #define PENSTOCK_LOADER_RESIDENCY_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "penstock/manifest.h"
@@ -18,8 +19,10 @@ struct Residency {
   std::string why;
 };
 
-// Looks at the data set's size, the memory available, and what the file system of the first object allows.
-Residency LookAtResidency(const Manifest& manifest, const ObjectStore& objects);
+// Looks at the data set's size and the memory available and, where direct reads come into question (the set does not fit, or `ask_direct`),
+// by an open and a read at what the file system of the first object allows. A store that does not answer within `patience_ns` counts as one
+// without direct reads.
+Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const ObjectStore> objects, bool ask_direct, int64_t patience_ns);
 
 }  // namespace penstock
 

@@ -19,6 +19,7 @@ constexpr size_t kReapMax = 64;                             // completions taken
 constexpr int64_t kTickNs = 100 * kNsPerMs;                 // how often a waiting stream looks at the clock and at Stop
 constexpr int64_t kRetryDelayNs = 2 * kNsPerMs;             // before a failed read is tried again; doubled each time
 constexpr size_t kFreeTasksMax = 64;
+constexpr int64_t kStuckNs = kNsPerSecond;                  // a thread that has not come round for so long hangs in a call
 
 }  // namespace
 
@@ -108,6 +109,7 @@ void Stream::Run() {
   Impl& s = *impl_;
   while (true) {
     s.now_ns = MonotonicNs();
+    turn_ns_.store(s.now_ns, std::memory_order_relaxed);
     if (!s.stopped && source_.stopping()) {
       s.stopped = true;
       for (auto& task : s.tasks) task->claim.attempt->Cancel();
@@ -145,6 +147,7 @@ void Stream::Run() {
       s.stats.codec_wait_ns += after_ns - s.now_ns;
     } else if (!s.stopped) {
       FlushStats(s.now_ns);
+      turn_ns_.store(0, std::memory_order_relaxed);
       source_.WaitForWork(s.seen, s.now_ns + kTickNs);
       s.stats.idle_ns += MonotonicNs() - s.now_ns;
     }
@@ -153,6 +156,20 @@ void Stream::Run() {
   }
   FlushStats(MonotonicNs());
   in_flight_.store(0, std::memory_order_relaxed);
+  turn_ns_.store(0, std::memory_order_relaxed);
+}
+
+OldestRequest Stream::Oldest(int64_t now_ns) const {
+  const int64_t turn_ns = turn_ns_.load(std::memory_order_relaxed);
+  std::lock_guard<std::mutex> lock(oldest_mutex_);
+  if (turn_ns == 0 || now_ns - turn_ns < kStuckNs) return oldest_;
+  // What was seen before the thread got stuck is still in flight, and may be older.
+  if (oldest_.since_ns != 0) return oldest_;
+  OldestRequest stuck;
+  stuck.since_ns = turn_ns;
+  stuck.text = absl::StrCat("stream ", options_.index, " itself hangs in a call to the store; it asked last for ",
+                            EscapeName(source_.ObjectName(last_object_.load(std::memory_order_relaxed))));
+  return stuck;
 }
 
 // Lets go of pieces whose attempt was cancelled and of which the kernel holds nothing.
@@ -257,6 +274,7 @@ bool Stream::EnqueueNext() {
 
 bool Stream::EnqueueOp(Op& op) {
   Impl& s = *impl_;
+  last_object_.store(op.request.object, std::memory_order_relaxed);  // before: finding its folder may hang
   if (!ring_->Enqueue(op.request)) return false;
   op.in_ring = true;
   op.start_ns = s.now_ns;
@@ -417,11 +435,32 @@ void Stream::CollectCodec() {
   }
 }
 
+// The request for a message about its being late. A backend does not say whether it is still being opened.
+std::string Stream::Describe(const Op& op) const {
+  const BatchPlan& plan = op.task->claim.attempt->plan();
+  const Extent& extent = plan.extents[op.extent];
+  const uint32_t sample = plan.uses[op.use >= 0 ? static_cast<uint32_t>(op.use) : extent.first_use];
+  return absl::StrCat("open or read of ", EscapeName(source_.ObjectName(op.request.object)), ", bytes [", op.request.offset_bytes, ", ",
+                      op.request.offset_bytes + op.request.need_bytes, "), sample ", plan.ids[sample], ", stream ", options_.index);
+}
+
 // Reports requests that are late, and gives up those past the deadline. Their memory stays theirs.
 void Stream::CheckAges(int64_t now_ns) {
   Impl& s = *impl_;
   s.last_age_check_ns = now_ns;
   size_t hung = 0;
+  const Op* oldest = nullptr;
+  for (const auto& op : s.ops) {
+    if (op->in_ring && !op->hung && !op->task->claim.attempt->cancelled() && (oldest == nullptr || op->start_ns < oldest->start_ns)) oldest = op.get();
+  }
+  // One so young is not late, and naming it costs something.
+  const bool late = oldest != nullptr && now_ns - oldest->start_ns >= kTickNs;
+  if (late || oldest_.since_ns != 0) {  // only this thread writes it
+    OldestRequest seen;
+    if (late) seen = {oldest->start_ns, oldest->task->claim.attempt->epoch(), oldest->task->claim.attempt->step(), Describe(*oldest)};
+    std::lock_guard<std::mutex> lock(oldest_mutex_);
+    oldest_ = std::move(seen);
+  }
   for (auto& owned : s.ops) {
     Op& op = *owned;
     if (op.in_ring && op.hung) ++hung;
@@ -433,9 +472,7 @@ void Stream::CheckAges(int64_t now_ns) {
     const BatchPlan& plan = attempt.plan();
     const Extent& extent = plan.extents[op.extent];
     const uint32_t sample = plan.uses[op.use >= 0 ? static_cast<uint32_t>(op.use) : extent.first_use];
-    const std::string what = absl::StrCat("read of ", EscapeName(source_.ObjectName(op.request.object)), ", bytes [", op.request.offset_bytes, ", ",
-                                          op.request.offset_bytes + op.request.need_bytes, "), sample ", plan.ids[sample], ", stream ", options_.index,
-                                          ": no answer for ", age_ns / kNsPerMs, " ms");
+    const std::string what = absl::StrCat(Describe(op), ": no answer for ", age_ns / kNsPerMs, " ms");
     if (age_ns >= options_.deadline_ns) {
       op.hung = true;
       ++hung;

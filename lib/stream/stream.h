@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,14 @@ class PieceSource {
   virtual std::string ObjectName(uint32_t object) const = 0;
 };
 
+// The request that a stream has waited for longest.
+struct OldestRequest {
+  int64_t since_ns = 0;  // when it was asked for; 0: nothing is in flight
+  int64_t epoch = 0;     // of its batch
+  int64_t step = 0;
+  std::string text;      // "open or read of <object>, bytes [0, 8000), sample 4, stream 1"
+};
+
 struct StreamOptions {
   int32_t index = 0;
   int32_t retries = 1;              // of a failed read
@@ -81,6 +90,10 @@ class Stream {
   // Requests that the kernel holds. Any thread.
   int64_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
 
+  // The request that has been in flight for longest, as of the last look at the clock (every 100 ms). Where the thread itself has not come
+  // round for a second, the object that it handed over last: the call for it hangs, or one just before. Any thread.
+  OldestRequest Oldest(int64_t now_ns) const;
+
  private:
   class Task;
   struct Op;
@@ -92,6 +105,7 @@ class Stream {
   void OpFailed(Op& op, absl::Status status, bool retry);
   void OpDone(Op& op);
   void CheckAges(int64_t now_ns);
+  std::string Describe(const Op& op) const;
   void DropCancelled();
   void TaskMaybeDone(Task& task);
   void Deliver(Task& task);
@@ -107,6 +121,11 @@ class Stream {
   struct Impl;
   std::unique_ptr<Impl> impl_;
   std::atomic<int64_t> in_flight_{0};
+
+  std::atomic<int64_t> turn_ns_{0};        // when the thread last came round; 0: it sleeps for want of work, or has ended
+  std::atomic<uint32_t> last_object_{0};   // enqueued
+  mutable std::mutex oldest_mutex_;
+  OldestRequest oldest_;
 };
 
 }  // namespace penstock

@@ -12,34 +12,10 @@
 #include "penstock/log.h"
 #include "penstock/manifest.h"
 #include "store/temp_folder.h"
+#include "support/log_capture.h"
 #include "support/status.h"
 
 namespace penstock::testing {
-
-// Collects the log and keeps it off the terminal.
-class LogCapture {
- public:
-  LogCapture() {
-    SetLogSink([this](LogLevel level, absl::string_view message) {
-      std::lock_guard<std::mutex> lock(mutex_);
-      lines_.push_back(std::string(level == LogLevel::kInfo ? "I " : "W ") + std::string(message));
-    });
-  }
-  LogCapture(const LogCapture&) = delete;
-  LogCapture& operator=(const LogCapture&) = delete;
-  ~LogCapture() { SetLogSink(nullptr); }
-
-  int CountOf(const std::string& part) const {
-    std::lock_guard<std::mutex> lock(mutex_);
-    int count = 0;
-    for (const std::string& line : lines_) count += line.find(part) != std::string::npos;
-    return count;
-  }
-
- private:
-  mutable std::mutex mutex_;
-  std::vector<std::string> lines_;
-};
 
 // XDG_CACHE_HOME set to `folder` for the life of this object.
 class CacheHome {

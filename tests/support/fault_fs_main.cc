@@ -13,6 +13,7 @@
 //   PATTERN hang [OFF LEN]         reads do not return until the line is gone, or their caller is interrupted
 //   PATTERN hanghard [OFF LEN]     reads do not return until the line is gone, whatever their caller does
 //   PATTERN openhang               opens do not return until the line is gone
+//   PATTERN attrhang               nor does a look at the attributes, and with it any open by that name; folders too
 //   PATTERN trunc BYTES            the file ends there
 //   PATTERN openerr N              opens fail with errno N
 //   PATTERN direct                 the page cache is bypassed, as many network file systems do
@@ -144,6 +145,7 @@ void* Init(fuse_conn_info*, fuse_config* config) {
 }
 
 int GetAttr(const char* path, struct stat* attributes, fuse_file_info*) {
+  while (Has(path, "attrhang", 0, INT64_MAX)) ::usleep(kHangLookUs);
   if (::lstat(BackingPath(path).c_str(), attributes) != 0) return -errno;
   if (S_ISREG(attributes->st_mode)) attributes->st_size = std::min<int64_t>(attributes->st_size, NumberOf(path, "trunc", INT64_MAX));
   return 0;
