@@ -320,11 +320,12 @@ absl::Status LoaderCore::ResolveStreams() {
   if (topology->nodes.size() < 2) setup_.numa_node = -1;  // nothing to bind to
   if (device_ != nullptr) setup_.numa_node = MemoryNodeForGpu(*topology, device_->pci_bus_id());
 
-  const EngineChoice choice = ProbeEngine(static_cast<Engine>(options_.engine));
+  const EngineChoice choice = ProbeEnginePatiently(static_cast<Engine>(options_.engine), opened_ns_ + intervals_.ring_patience_ns);
   if (options_.engine == EngineOption::kUring && choice.engine != Engine::kUring) return absl::UnavailableError(choice.why);
   engine_ = choice.engine;
   setup_.engine = engine_ == Engine::kUring ? "uring" : "threads";
   setup_.engine_why = choice.why;
+  if (options_.engine == EngineOption::kAuto && engine_ == Engine::kThreads) DegradeToThreads(choice.why);
   if (engine_ == Engine::kThreads) pool_ = runtime_core_.Pool(options_.io_workers);
 
   const int32_t streams = setup_.streams;
@@ -366,6 +367,12 @@ absl::Status LoaderCore::Open() {
   }
   totals_.process_cpu_begin_s = ProcessCpuSeconds();
 
+  return StartStreams();
+}
+
+// The rings of all streams are made before one of them reads: locked memory is counted per user, so that the last ring may be the one that is
+// refused, and then it is not this stream that falls back but all of them, here and not in the middle of a run.
+absl::Status LoaderCore::StartStreams() {
   std::unique_lock<std::mutex> lock(mutex_);
   for (size_t i = 0; i < placement_.size(); ++i) threads_.push_back(std::make_unique<StreamThread>());
   for (size_t i = 0; i < placement_.size(); ++i) {
@@ -376,42 +383,75 @@ absl::Status LoaderCore::Open() {
       threads_[i]->status = absl::ResourceExhaustedError(absl::StrCat("stream ", i, " of ", placement_.size(), ": no thread: ", error.what(), "; raise RLIMIT_NPROC or the pids cgroup's limit"));
     }
   }
-  ready_.wait(lock, [this] { return std::all_of(threads_.begin(), threads_.end(), [](const auto& t) { return t->started; }); });
+  const auto all_started = [this] { return std::all_of(threads_.begin(), threads_.end(), [](const auto& t) { return t->started; }); };
+  ready_.wait(lock, all_started);
+  const auto refused = std::find_if(threads_.begin(), threads_.end(), [](const auto& t) { return !t->ended && absl::IsResourceExhausted(t->status); });
+  if (options_.engine == EngineOption::kAuto && engine_ == Engine::kUring && refused != threads_.end()) {
+    DegradeToThreads((*refused)->status.message());
+    for (auto& thread : threads_) thread->started = thread->ended;
+    ++ring_round_;
+    rings_.notify_all();
+    ready_.wait(lock, all_started);
+  }
   for (const auto& thread : threads_) {
     if (!thread->status.ok()) return thread->status;
   }
+  rings_agreed_ = true;
+  rings_.notify_all();
   return absl::OkStatus();
+}
+
+void LoaderCore::DegradeToThreads(absl::string_view why) {
+  engine_ = Engine::kThreads;
+  setup_.engine = "threads";
+  setup_.engine_why = std::string(why);
+  pool_ = runtime_core_.Pool(options_.io_workers);
+  setup_.warnings.push_back(absl::StrCat("engine=auto: all streams read with threads instead of io_uring: ", why));
+  Log(LogLevel::kWarning, setup_.warnings.back());
 }
 
 void LoaderCore::StreamMain(size_t index) {
   ::pthread_setname_np(::pthread_self(), absl::StrCat("penstock/", index).substr(0, 15).c_str());
   if (options_.pin_cpus && placement_[index].cpu >= 0) PinThisThread(placement_[index].cpu);
   StreamThread& thread = *threads_[index];
-  absl::StatusOr<std::unique_ptr<Ring>> ring = MakeRing(engine_, *objects_, ring_options_, pool_);
-  std::unique_ptr<Stream> stream;
-  if (ring.ok()) {
-    StreamOptions options;
-    options.index = static_cast<int32_t>(index);
-    options.retries = options_.retries;
-    options.deadline_ns = static_cast<int64_t>(options_.deadline_s * 1e9);
-    options.report_ns = intervals_.report_ns;
-    options.direct = direct_;
-    options.compute = compute_.get();
-    stream = std::make_unique<Stream>(*this, *std::move(ring), options);
-  }
-  Stream* const running = stream.get();
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
+  Stream* running = nullptr;
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (true) {
+    const int64_t round = ring_round_;
+    const Engine engine = engine_;
+    const std::shared_ptr<PreadPool> pool = pool_;
+    lock.unlock();
+    absl::StatusOr<std::unique_ptr<Ring>> ring = MakeRingPatiently(engine, *objects_, ring_options_, pool, opened_ns_ + intervals_.ring_patience_ns);
+    std::unique_ptr<Stream> stream;
+    if (ring.ok()) {
+      StreamOptions options;
+      options.index = static_cast<int32_t>(index);
+      options.retries = options_.retries;
+      options.deadline_ns = static_cast<int64_t>(options_.deadline_s * 1e9);
+      options.report_ns = intervals_.report_ns;
+      options.direct = direct_;
+      options.compute = compute_.get();
+      stream = std::make_unique<Stream>(*this, *std::move(ring), options);
+    }
+    running = stream.get();
+    lock.lock();
     thread.status = ring.ok() ? absl::OkStatus() : absl::Status(ring.status().code(), absl::StrCat("stream ", index, " of ", placement_.size(), ": ", ring.status().message()));
     thread.stream = std::move(stream);
     thread.started = true;
     ready_.notify_all();
+    rings_.wait(lock, [&] { return rings_agreed_ || stopping() || round != ring_round_; });
+    if (rings_agreed_ || stopping()) break;
+    stream = std::move(thread.stream);
+    lock.unlock();
+    stream.reset();
+    lock.lock();
   }
+  lock.unlock();
   if (running != nullptr) running->Run();
   {
     // The ring belongs to this thread and ends with it.
     std::unique_ptr<Stream> ended;
-    std::lock_guard<std::mutex> lock(mutex_);
+    std::lock_guard<std::mutex> end_lock(mutex_);
     ended = std::move(thread.stream);
     thread.ended = true;
     ready_.notify_all();
@@ -1119,6 +1159,7 @@ absl::Status LoaderCore::StartEpoch(int64_t epoch) {
 void LoaderCore::Stop() {
   std::lock_guard<std::mutex> lock(mutex_);
   stopping_.store(true, std::memory_order_release);
+  rings_.notify_all();
   work_.notify_all();
   ready_.notify_all();
   for (auto& thread : threads_) {

@@ -111,6 +111,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   absl::Status ResolveOrder();
   absl::Status ResolveMemory();
   absl::Status ResolveStreams();
+  absl::Status StartStreams();
+  void DegradeToThreads(absl::string_view why);
   void ChooseIo();
   void StreamMain(size_t index);
   StepPlan StepsOf(int64_t epoch) const;
@@ -173,6 +175,9 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::condition_variable work_;   // streams: something may be claimed
   int64_t work_version_ = 0;       // counts what may have made a Claim succeed, so that no wake-up is lost
   std::condition_variable ready_;  // the consumer: a batch is ready, or failed
+  std::condition_variable rings_;  // streams that are being started: all have their ring, or are to make another
+  bool rings_agreed_ = false;
+  int64_t ring_round_ = 0;
   std::atomic<bool> stopping_{false};
   absl::Status fatal_;             // too much memory is with reads that hang; over when they have come back
   absl::Status device_error_;      // the device is lost, or a copy never ends

@@ -2,9 +2,12 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -22,6 +25,9 @@ namespace {
 
 constexpr size_t kProbeBytes = 64;
 constexpr int64_t kProbeDeadlineNs = 5 * kNsPerSecond;
+constexpr int64_t kFirstPauseNs = 10 * kNsPerMs;
+constexpr int64_t kLongestPauseNs = 200 * kNsPerMs;
+constexpr rlim_t kMemlockWorthWaitingFor = 1 << 20;  // the kernel's default is 8 MiB (since 5.16), before that 64 KiB
 
 class OneFile final : public ObjectStore {
  public:
@@ -79,6 +85,18 @@ absl::Status TryUring(UringFeatures& features) {
   return absl::OkStatus();
 }
 
+// Whether a refusal may be one that passes: others hold the locked memory, or did until a moment ago. A limit that holds hardly a ring is none.
+bool MayPass(const absl::Status& status) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_MEMLOCK, &limit);
+  return absl::IsResourceExhausted(status) && limit.rlim_cur >= kMemlockWorthWaitingFor;
+}
+
+void Pause(int64_t ns) {
+  const timespec pause{ns / kNsPerSecond, ns % kNsPerSecond};
+  ::nanosleep(&pause, nullptr);
+}
+
 }  // namespace
 
 EngineChoice ProbeEngine(Engine wanted) {
@@ -117,6 +135,23 @@ absl::StatusOr<std::unique_ptr<Ring>> MakeRing(Engine engine, const ObjectStore&
   }
   if (pool == nullptr) pool = std::make_shared<PreadPool>(options.io_worker_max);
   return MakePoolRing(store, options, std::move(pool));
+}
+
+absl::StatusOr<std::unique_ptr<Ring>> MakeRingPatiently(Engine engine, const ObjectStore& store, const RingOptions& options, std::shared_ptr<PreadPool> pool,
+                                                        int64_t deadline_ns) {
+  for (int64_t pause_ns = kFirstPauseNs;; pause_ns = std::min(2 * pause_ns, kLongestPauseNs)) {
+    absl::StatusOr<std::unique_ptr<Ring>> ring = MakeRing(engine, store, options, pool);
+    if (ring.ok() || !MayPass(ring.status()) || MonotonicNs() + pause_ns > deadline_ns) return ring;
+    Pause(pause_ns);
+  }
+}
+
+EngineChoice ProbeEnginePatiently(Engine wanted, int64_t deadline_ns) {
+  for (int64_t pause_ns = kFirstPauseNs;; pause_ns = std::min(2 * pause_ns, kLongestPauseNs)) {
+    EngineChoice choice = ProbeEngine(wanted);
+    if (choice.uring.ok() || !MayPass(choice.uring) || MonotonicNs() + pause_ns > deadline_ns) return choice;
+    Pause(pause_ns);
+  }
 }
 
 }  // namespace penstock
