@@ -23,7 +23,7 @@ struct DeviceLayout;
 /// Units:    offsets and lengths in bytes.
 /// Lifetime: all views are valid until Release(), Stop() notwithstanding. The destructor releases. A batch may outlive its loader:
 ///           then its memory lives until the release.
-/// Threads:  one thread at a time.
+/// Threads:  one thread at a time, whichever. In a forked child data() is null and sample() empty: the memory stays with the parent.
 class PENSTOCK_EXPORT Batch {
  public:
   Batch() = default;

@@ -74,8 +74,8 @@ class PENSTOCK_EXPORT Loader {
   ///           DeadlineExceeded   nothing came within options.deadline_s; the message says what is waited for.
   ///           ResourceExhausted  all memory is in batches that were not released; their ids are named.
   ///           Cancelled          Stop() was called.
-  ///           FailedPrecondition in a forked child.
-  /// Threads:  one consumer at a time; Stop() may be called from any thread.
+  ///           FailedPrecondition in a forked child; or another thread is in Next() at this moment.
+  /// Threads:  one consumer at a time, today this thread and tomorrow another; Stop() may be called from any thread.
   [[nodiscard]] absl::StatusOr<Batch> Next();
 
   /// Begins the next epoch (or epoch `epoch`, from its start). What was read ahead for it is used; batches of the current epoch that were

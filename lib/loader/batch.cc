@@ -40,7 +40,8 @@ absl::Span<const int64_t> Batch::lengths() const { return lease_ == nullptr ? ab
 absl::Span<const int32_t> Batch::labels() const { return lease_ == nullptr ? absl::Span<const int32_t>() : lease_->attempt->plan().labels; }
 absl::Span<const uint8_t> Batch::valid() const { return lease_ == nullptr ? absl::Span<const uint8_t>() : lease_->attempt->plan().valid; }
 std::byte* Batch::data() const {
-  if (lease_ == nullptr) return nullptr;
+  // In a forked child the memory is not there (MADV_DONTFORK).
+  if (lease_ == nullptr || lease_->core->InForkedChild()) return nullptr;
   return on_device() ? lease_->attempt->device->data() : lease_->attempt->places();
 }
 int64_t Batch::bytes() const { return lease_ == nullptr ? 0 : static_cast<int64_t>(lease_->attempt->plan().bytes); }
@@ -55,7 +56,7 @@ const uint8_t* Batch::device_valid() const { return DeviceColumn<uint8_t>(&Devic
 
 absl::Span<const std::byte> Batch::sample(int64_t i) const {
   PENSTOCK_CHECK(i >= 0 && i < size(), "sample index < size()");
-  if (on_device()) return {};
+  if (on_device() || lease_->core->InForkedChild()) return {};
   const BatchPlan& plan = lease_->attempt->plan();
   const auto index = static_cast<size_t>(i);
   return {lease_->attempt->places() + plan.offsets[index], static_cast<size_t>(plan.lengths[index])};

@@ -48,6 +48,22 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   void Shutdown();
   bool InForkedChild() const { return fork_guard_.InForkedChild(); }
 
+  // One consumer at a time: a second one would make it a matter of luck who gets which batch.
+  class Turn {
+   public:
+    explicit Turn(LoaderCore& core) : core_(core), taken_(!core.in_next_.exchange(true, std::memory_order_acquire)) {}
+    ~Turn() {
+      if (taken_) core_.in_next_.store(false, std::memory_order_release);
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    bool taken() const { return taken_; }
+
+   private:
+    LoaderCore& core_;
+    const bool taken_;
+  };
+
   int64_t epoch() const;
   int64_t steps() const;
   int64_t step() const;
@@ -179,6 +195,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   bool rings_agreed_ = false;
   int64_t ring_round_ = 0;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> in_next_{false};
   absl::Status fatal_;             // too much memory is with reads that hang; over when they have come back
   absl::Status device_error_;      // the device is lost, or a copy never ends
   std::vector<const DeviceBatch*> complete_;  // PollDevice's, reused

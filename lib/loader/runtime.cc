@@ -1,9 +1,12 @@
 #include "loader/runtime.h"
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/fork_guard.h"
 #include "transfer/cuda_device.h"
 
 namespace penstock {
@@ -84,9 +87,19 @@ std::shared_ptr<Runtime> Runtime::Create(const RuntimeOptions& options) {
 }
 
 std::shared_ptr<Runtime> Runtime::Default() {
-  // Never destroyed: a stream whose read hangs may outlive the end of main().
-  static auto* runtime = new std::shared_ptr<Runtime>(Create());
-  return *runtime;
+  // Never destroyed: a stream whose read hangs may outlive the end of main(). A forked child gets one of its own: the threads of the parent's
+  // are not there, and its locks may be held for good.
+  struct Own {
+    ForkGuard fork_guard;
+    std::shared_ptr<Runtime> runtime = Create();
+  };
+  static std::atomic<Own*> current{new Own};
+  Own* own = current.load(std::memory_order_acquire);
+  while (own->fork_guard.InForkedChild()) {
+    auto mine = std::make_unique<Own>();
+    if (current.compare_exchange_strong(own, mine.get(), std::memory_order_acq_rel)) own = mine.release();
+  }
+  return own->runtime;
 }
 
 }  // namespace penstock

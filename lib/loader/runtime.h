@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/fork_guard.h"
 #include "penstock/loader.h"
 #include "ring/engine.h"
 #include "transfer/device.h"
@@ -25,6 +26,9 @@ class RuntimeCore {
 
   // A runtime whose devices are not CUDA's but a test's.
   static std::shared_ptr<Runtime> MakeRuntime(const RuntimeOptions& options, DeviceOpener open_device);
+
+  // A runtime from before a fork: its locks may be held for good by threads that are not in this process.
+  bool InForkedChild() const { return fork_guard_.InForkedChild(); }
 
   // The device of that CUDA ordinal, shared by all loaders that feed it: it is lost for all of them at once.
   absl::StatusOr<std::shared_ptr<Device>> OpenDevice(int ordinal);
@@ -48,6 +52,7 @@ class RuntimeCore {
  private:
   const RuntimeOptions options_;
   const DeviceOpener open_device_;
+  const ForkGuard fork_guard_;
   std::mutex mutex_;
   std::map<std::string, std::weak_ptr<const Manifest>> manifests_;
   std::map<int, std::weak_ptr<Device>> devices_;
