@@ -831,6 +831,12 @@ void LoaderCore::ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bo
     fail(absl::Status(failures[0].status.code(), absl::StrCat(failures[0].status.message(), more)));
     return;
   }
+  for (const SampleFailure& failure : failures) {
+    if (!absl::IsInternal(failure.status)) continue;
+    // A codec function that wrote past its place may have damaged its neighbours: no policy for one sample covers that.
+    fail(failure.status);
+    return;
+  }
   std::vector<int64_t> ids;
   std::vector<int64_t> positions;
   const StepPlan steps = StepsOf(slot.epoch);
