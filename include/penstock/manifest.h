@@ -18,6 +18,9 @@ namespace penstock {
 
 class ObjectStore;
 
+/// A time of modification that is not known.
+inline constexpr int64_t kMtimeUnknown = INT64_MIN;
+
 /// One contiguous part of an object (a file) that belongs to a sample. A sample is a list of ranges, nearly always one.
 struct Range {
   uint32_t object = 0;           // 0 .. object_count()-1
@@ -57,6 +60,7 @@ struct IndexOptions {
   /// Called about ten times a second on the thread that called Open, Build or Update. It must not throw.
   std::function<void(const IndexProgress&)> progress;
   bool crc = false;  // read all bytes and keep a CRC-32C per range
+  bool stat = false; // keep each file's time of modification, for LoaderOptions::verify = stat; 8 bytes more per file
   /// Manifest::Open serves a saved manifest that is older than its data set, with a warning, instead of making it anew. Loaders do that: a run must
   /// not change its samples, and with them its order and its state, because somebody touched a folder; a file that is gone fails by its name.
   bool keep_stale = false;
@@ -176,6 +180,10 @@ class PENSTOCK_EXPORT Manifest {
   /// A hint of where the object lies on its drive: its inode number, 0 where that is not known.
   uint64_t place_hint(uint32_t object) const { return object_places_ == nullptr ? 0 : object_places_[object]; }
 
+  bool has_mtimes() const { return object_mtimes_ != nullptr; }
+  /// When the object was modified last, in ns since 1970; kMtimeUnknown where that was not kept.
+  int64_t mtime_ns(uint32_t object) const { return object_mtimes_ == nullptr ? kMtimeUnknown : object_mtimes_[object]; }
+
   /// Classes, where folders gave the labels; a list's labels have no names and count no classes. A label without a name gives "".
   int64_t class_count() const;
   std::string class_name(int32_t label) const;
@@ -223,6 +231,7 @@ class PENSTOCK_EXPORT Manifest {
   uint64_t total_bytes_ = 0;
   const uint64_t* object_bytes_ = nullptr;
   const uint64_t* object_places_ = nullptr;
+  const int64_t* object_mtimes_ = nullptr;
   const int32_t* labels_ = nullptr;
   const void* ranges_ = nullptr;
   const uint32_t* range_first_ = nullptr;
@@ -246,7 +255,7 @@ class PENSTOCK_EXPORT ManifestBuilder {
   ///
   /// Errors:   InvalidArgument     an empty name, one that ends in a slash, or one with a NUL byte.
   ///           ResourceExhausted   more than 2^32-1 objects.
-  absl::StatusOr<uint32_t> AddObject(absl::string_view name, uint64_t bytes, uint64_t inode = 0);
+  absl::StatusOr<uint32_t> AddObject(absl::string_view name, uint64_t bytes, uint64_t inode = 0, int64_t mtime_ns = kMtimeUnknown);
 
   /// Adds a sample of one or more ranges and returns its id. `crcs`: one CRC-32C per range for all samples, or none.
   ///

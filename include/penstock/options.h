@@ -30,6 +30,14 @@ enum class ErrorPolicy {
   kSubstitute,  ///< another sample, chosen by a keyed function of seed, epoch, position and try
 };
 
+/// What is compared with the index beside the length, which always is.
+enum class Verify {
+  kNone,
+  /// Each file's time of modification, once per read: sees a file that was replaced by one of the same length, unless that has the old
+  /// time too. Needs `penstock index --stat`. Costs one statx(2) or fstat(2) per read; empty files are not opened, and not looked at.
+  kStat,
+};
+
 /// How samples lie in a batch.
 enum class Layout {
   kRagged,  ///< 64-byte aligned places, in any order, with holes; offset[i] and length[i] say where
@@ -56,6 +64,7 @@ struct LoaderOptions {
   std::string state;            // JSON from Loader::state(): go on from there
   Layout layout = Layout::kRagged;
   ErrorPolicy policy = ErrorPolicy::kFail;
+  Verify verify = Verify::kNone;
   int32_t retries = 1;          // further tries of a failed read, before the policy
   int64_t skip_max = 1000;      // samples skipped or substituted in an epoch, before it fails after all
   double deadline_s = 600;      // of every wait; an NFS failover takes minutes

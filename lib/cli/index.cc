@@ -17,6 +17,7 @@ struct IndexArguments {
   int threads = 0;
   bool update = false;
   bool crc = false;
+  bool stat = false;
 };
 
 // One line that is rewritten on a terminal; a line every ten seconds in a log.
@@ -58,6 +59,7 @@ int RunIndex(const IndexArguments& arguments) {
   options.manifest_path = arguments.manifest;
   options.threads = arguments.threads;
   options.crc = arguments.crc;
+  options.stat = arguments.stat;
   options.rule = arguments.rule == "classes" ? TreeRule::kClasses : arguments.rule == "flat" ? TreeRule::kFlat : arguments.rule == "list" ? TreeRule::kList : TreeRule::kAuto;
   absl::StatusOr<IndexResult> result = absl::UnknownError("");
   {
@@ -93,6 +95,7 @@ Command AddIndex(CLI::App& app) {
   command->add_option("--threads", arguments->threads, "threads that list; 0: by cores and file system")->capture_default_str();
   command->add_flag("--update", arguments->update, "the tree has grown: say what was added, removed and changed");
   command->add_flag("--crc", arguments->crc, "read all bytes, and keep a CRC-32C of each sample");
+  command->add_flag("--stat", arguments->stat, "keep each file's time of modification, for loaders with verify=stat");
   return [arguments] { return RunIndex(*arguments); };
 }
 

@@ -194,6 +194,9 @@ absl::Status LoaderCore::ResolveMemory() {
   if (options_.codec.verify_crc && !manifest_->has_crc()) {
     return absl::FailedPreconditionError(absl::StrCat("verify_crc: the manifest ", EscapeName(manifest_->path()), " has no checksums; make them with penstock index --crc"));
   }
+  if (options_.verify == Verify::kStat && !manifest_->has_mtimes()) {
+    return absl::FailedPreconditionError(absl::StrCat("verify=stat: the manifest ", EscapeName(manifest_->path()), " has no times of modification; keep them with penstock index --stat"));
+  }
   codec_ = *std::move(codec);
   packed_ = manifest_->object_count() < manifest_->sample_count();
   plan_options_.dense = options_.layout == Layout::kDense;
@@ -430,6 +433,7 @@ void LoaderCore::StreamMain(size_t index) {
       options.deadline_ns = static_cast<int64_t>(options_.deadline_s * 1e9);
       options.report_ns = intervals_.report_ns;
       options.direct = direct_;
+      options.verify_stat = options_.verify == Verify::kStat;
       options.compute = compute_.get();
       stream = std::make_unique<Stream>(*this, *std::move(ring), options);
     }

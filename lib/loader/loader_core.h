@@ -85,6 +85,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   bool stopping() const override { return stopping_.load(std::memory_order_acquire); }
   void DecodePiece(const ClaimedPiece& piece) override;
   std::string ObjectName(uint32_t object) const override;
+  int64_t ObjectMtime(uint32_t object) const override { return manifest_->mtime_ns(object); }
 
  private:
   // What the error policy decided about one sample of a batch.

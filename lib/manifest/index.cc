@@ -88,6 +88,7 @@ absl::StatusOr<std::shared_ptr<const Manifest>> OpenServing(const std::string& p
   if (ManifestOpener::ListName(**manifest) != data_set.list_name) return unfit("is of another list file");
   if (rule != TreeRule::kAuto && data_set.rule != TreeRule::kAuto && rule != data_set.rule) return unfit("was made by another rule");
   if (options.crc && !(*manifest)->has_crc()) return unfit("has no checksums");
+  if (options.stat && !(*manifest)->has_mtimes()) return unfit("has no times of modification");
   const absl::Status fresh = ManifestOpener::CheckFresh(**manifest);
   if (fresh.code() == absl::StatusCode::kFailedPrecondition && options.keep_stale) {
     Log(LogLevel::kWarning, absl::StrCat(fresh.message(), ". The run goes on with the saved manifest: what is new is not seen, what is gone fails by name; penstock index --update looks again"));
@@ -164,6 +165,7 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const std::string& 
   scan.threads = ThreadCount(data_set, options.threads);
   scan.progress = options.progress;
   if (before != nullptr) scan.changed_since_ns = ManifestOpener::ScannedUnixNs(*before) - kTickNs;
+  scan.want_mtimes = options.stat || (before != nullptr && before->has_mtimes());
   ScanOutput out;
   out.data = &data;
   const absl::Status scanned = data_set.rule == TreeRule::kList ? ScanList(scan, data_set.list_name, out) : ScanTree(scan, out);

@@ -65,6 +65,7 @@ inline constexpr uint32_t kNames = Tag("NAME");
 inline constexpr uint32_t kObjectFolders = Tag("OFOL");
 inline constexpr uint32_t kObjectBytes = Tag("OLEN");
 inline constexpr uint32_t kObjectPlaces = Tag("OINO");
+inline constexpr uint32_t kObjectTimes = Tag("OTIM");
 inline constexpr uint32_t kFolderOffsets = Tag("FOFF");
 inline constexpr uint32_t kFolderNames = Tag("FNAM");
 inline constexpr uint32_t kFolderTimes = Tag("FTIM");

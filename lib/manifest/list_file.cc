@@ -38,6 +38,7 @@ struct Line {
   bool changed = false;
   uint64_t bytes = 0;
   uint64_t inode = 0;
+  int64_t mtime_ns = kMtimeUnknown;
 };
 
 absl::Status ReadList(const std::string& path, std::string& text, layout::ListFile& list) {
@@ -121,7 +122,7 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
   const UniqueFd root_fd(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root_fd.valid()) return IoError(errno, absl::StrCat("open of the folder ", EscapeName(root)));
   const bool want_ctime = options.changed_since_ns != std::numeric_limits<int64_t>::max();
-  const unsigned mask = STATX_TYPE | STATX_SIZE | STATX_INO | (want_ctime ? STATX_CTIME : 0);
+  const unsigned mask = STATX_TYPE | STATX_SIZE | STATX_INO | (want_ctime ? STATX_CTIME : 0) | (options.want_mtimes ? STATX_MTIME : 0);
   std::atomic<size_t> next{0};
   std::atomic<int64_t> files{0};
   std::atomic<int64_t> bytes{0};
@@ -145,6 +146,7 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
     }
     line.bytes = info.stx_size;
     line.inode = info.stx_ino;
+    if (options.want_mtimes) line.mtime_ns = int64_t{info.stx_mtime.tv_sec} * kNsPerSecond + info.stx_mtime.tv_nsec;
     line.changed = want_ctime && ((info.stx_mask & STATX_CTIME) == 0 ||
                                   int64_t{info.stx_ctime.tv_sec} * kNsPerSecond + info.stx_ctime.tv_nsec >= options.changed_since_ns);
     files.fetch_add(1, std::memory_order_relaxed);
@@ -199,7 +201,7 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
       if (is_new) found->second = out.data->AddFolder(last_folder, kMtimeUnknown);
       last_index = found->second;
     }
-    status = out.data->AddFile(last_index, split.name, line.bytes, line.inode, line.label);
+    status = out.data->AddFile(last_index, split.name, line.bytes, line.inode, line.mtime_ns, line.label);
     if (!status.ok()) return status;
     if (want_ctime) out.changed.push_back(line.changed);
   }

@@ -145,6 +145,7 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   take(names.folder, layout::kObjectFolders, objects, true);
   take(manifest->object_bytes_, layout::kObjectBytes, objects, true);
   take(manifest->object_places_, layout::kObjectPlaces, objects, false);
+  take(manifest->object_mtimes_, layout::kObjectTimes, objects, false);
   take(manifest->labels_, layout::kLabels, samples, false);
   take(impl.class_offsets, layout::kClassOffsets, header->class_count, header->class_count > 0);
   take_names(impl.class_names, impl.class_names_bytes, layout::kClassNames, header->class_count > 0);

@@ -23,7 +23,7 @@ struct ManifestBuilder::Impl {
 ManifestBuilder::ManifestBuilder(absl::string_view root) : impl_(new Impl(AbsolutePath(root))) {}
 ManifestBuilder::~ManifestBuilder() = default;
 
-absl::StatusOr<uint32_t> ManifestBuilder::AddObject(absl::string_view name, uint64_t bytes, uint64_t inode) {
+absl::StatusOr<uint32_t> ManifestBuilder::AddObject(absl::string_view name, uint64_t bytes, uint64_t inode, int64_t mtime_ns) {
   if (name.empty() || name.back() == '/' || name.find('\0') != absl::string_view::npos) {
     return absl::InvalidArgumentError(absl::StrCat("manifest of ", EscapeName(impl_->data.root()), ": \"", EscapeName(name),
                                                    "\" is no name of a file; it is empty, ends in a slash or has a NUL byte"));
@@ -31,7 +31,7 @@ absl::StatusOr<uint32_t> ManifestBuilder::AddObject(absl::string_view name, uint
   const SplitName split = SplitAtLastSlash(name);
   const auto [found, is_new] = impl_->folders.try_emplace(std::string(split.folder), 0);
   if (is_new) found->second = impl_->data.AddFolder(split.folder, kMtimeUnknown);
-  return impl_->data.AddObject(found->second, split.name, bytes, inode);
+  return impl_->data.AddObject(found->second, split.name, bytes, inode, mtime_ns);
 }
 
 absl::StatusOr<int64_t> ManifestBuilder::AddSample(int32_t label, absl::Span<const Range> ranges, absl::Span<const uint32_t> crcs) {

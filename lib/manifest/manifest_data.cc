@@ -69,7 +69,7 @@ uint32_t ManifestData::AddFolder(absl::string_view path, int64_t mtime_ns) {
   return static_cast<uint32_t>(folder_offsets_.size() - 1);
 }
 
-absl::StatusOr<uint32_t> ManifestData::AddObject(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode) {
+absl::StatusOr<uint32_t> ManifestData::AddObject(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode, int64_t mtime_ns) {
   if (object_bytes_.size() >= std::numeric_limits<uint32_t>::max()) {
     return absl::ResourceExhaustedError(absl::StrCat("manifest of ", EscapeName(root_), ": more than 2^32-1 objects. Split the data set, or pack it"));
   }
@@ -87,6 +87,10 @@ absl::StatusOr<uint32_t> ManifestData::AddObject(uint32_t folder, absl::string_v
   names_ += '\0';
   folders_.push_back(folder);
   object_bytes_.push_back(bytes);
+  if (mtime_ns != kMtimeUnknown || !object_times_.empty()) {
+    object_times_.resize(places_.size(), kMtimeUnknown);
+    object_times_.push_back(mtime_ns);
+  }
   places_.push_back(inode);
   has_places_ = has_places_ || inode != 0;
   total_object_bytes_ += bytes;
@@ -152,9 +156,9 @@ absl::StatusOr<int64_t> ManifestData::AddSample(int32_t label, absl::Span<const 
   return static_cast<int64_t>(sample_count_++);
 }
 
-absl::Status ManifestData::AddFile(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode, int32_t label) {
+absl::Status ManifestData::AddFile(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode, int64_t mtime_ns, int32_t label) {
   PENSTOCK_CHECK(implicit_ && sample_count_ == object_bytes_.size(), "files and samples are not mixed");
-  const absl::StatusOr<uint32_t> object = AddObject(folder, name, bytes, inode);
+  const absl::StatusOr<uint32_t> object = AddObject(folder, name, bytes, inode, mtime_ns);
   if (!object.ok()) return object.status();
   labels_.push_back(label);
   has_labels_ = has_labels_ || label >= 0;
@@ -267,6 +271,7 @@ absl::Status ManifestData::WriteTo(SaveFile& out) const {
   add(layout::kObjectFolders, folders_);
   add(layout::kObjectBytes, object_bytes_);
   if (has_places_) add(layout::kObjectPlaces, places_);
+  if (!object_times_.empty()) add(layout::kObjectTimes, object_times_);
   if (has_labels_) add(layout::kLabels, labels_);
   std::vector<uint64_t> range_bases;
   std::vector<uint32_t> range_first;

@@ -23,10 +23,10 @@ class ManifestData {
 
   // Folders and objects are numbered from 0 in the order of the calls. Names have no NUL byte and, for objects, no slash.
   uint32_t AddFolder(absl::string_view path, int64_t mtime_ns);
-  absl::StatusOr<uint32_t> AddObject(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode);
+  absl::StatusOr<uint32_t> AddObject(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode, int64_t mtime_ns);
   absl::StatusOr<int64_t> AddSample(int32_t label, absl::Span<const Range> ranges, absl::Span<const uint32_t> crcs);
   // One object that is one sample.
-  absl::Status AddFile(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode, int32_t label);
+  absl::Status AddFile(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode, int64_t mtime_ns, int32_t label);
 
   void Reserve(uint64_t objects, uint64_t name_bytes);
   void SetClassNames(std::vector<std::string> names) { class_names_ = std::move(names); }
@@ -69,6 +69,7 @@ class ManifestData {
   std::vector<uint64_t> object_bytes_;
   std::vector<uint64_t> places_;
   bool has_places_ = false;
+  std::vector<int64_t> object_times_;  // empty while none is known
   uint64_t total_object_bytes_ = 0;
 
   std::vector<uint64_t> folder_offsets_;
@@ -92,8 +93,6 @@ class ManifestData {
   bool has_fields_ = false;
   std::vector<uint32_t> crcs_;
 };
-
-inline constexpr int64_t kMtimeUnknown = INT64_MIN;
 
 inline layout::PackedRange PackRange(const Range& range) {
   return {range.object, static_cast<uint16_t>(range.offset_bytes >> 32), static_cast<uint16_t>(range.stored_bytes >> 32),

@@ -46,8 +46,9 @@ struct Entry {
   uint64_t linked : 1;   // found as a symbolic link
   uint64_t changed : 1;  // since ScanOptions::changed_since_ns
   uint64_t inode;
+  int64_t mtime_ns;      // where it was asked for
 };
-static_assert(sizeof(Entry) == 24, "10^6 files take 24 MB while they are scanned");
+static_assert(sizeof(Entry) == 32, "10^6 files take 32 MB while they are scanned");
 
 struct Chunk {
   std::unique_ptr<char[]> names;
@@ -78,6 +79,8 @@ struct Job {
 };
 
 int64_t ToNs(const timespec& time) { return int64_t{time.tv_sec} * kNsPerSecond + time.tv_nsec; }
+
+int64_t ToNs(const statx_timestamp& time) { return int64_t{time.tv_sec} * kNsPerSecond + time.tv_nsec; }
 
 int64_t WallClockNs() {
   timespec now;
@@ -311,7 +314,7 @@ class Scanner {
           }
           continue;
         }
-        Entry made{nullptr, 0, Entry::kUnknown, entry->d_type == DT_LNK, 0, entry->d_ino};
+        Entry made{nullptr, 0, Entry::kUnknown, entry->d_type == DT_LNK, 0, entry->d_ino, kMtimeUnknown};
         switch (entry->d_type) {
           case DT_REG:
           case DT_LNK:
@@ -350,7 +353,7 @@ class Scanner {
       std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return chunk.entries[a].inode < chunk.entries[b].inode; });
     }
     const bool want_ctime = options_.changed_since_ns != std::numeric_limits<int64_t>::max();
-    const unsigned mask = STATX_TYPE | STATX_SIZE | STATX_INO | (want_ctime ? STATX_CTIME : 0);
+    const unsigned mask = STATX_TYPE | STATX_SIZE | STATX_INO | (want_ctime ? STATX_CTIME : 0) | (options_.want_mtimes ? STATX_MTIME : 0);
     int64_t files = 0;
     int64_t bytes = 0;
     for (const uint32_t i : order) {
@@ -378,8 +381,9 @@ class Scanner {
         entry.kind = Entry::kFile;
         entry.bytes = info.stx_size;
         entry.inode = info.stx_ino;
+        if (options_.want_mtimes) entry.mtime_ns = ToNs(info.stx_mtime);
         if (want_ctime) {
-          entry.changed = (info.stx_mask & STATX_CTIME) == 0 || int64_t{info.stx_ctime.tv_sec} * kNsPerSecond + info.stx_ctime.tv_nsec >= options_.changed_since_ns;
+          entry.changed = (info.stx_mask & STATX_CTIME) == 0 || ToNs(info.stx_ctime) >= options_.changed_since_ns;
         }
         ++files;
         bytes += static_cast<int64_t>(info.stx_size);
@@ -462,7 +466,7 @@ class Scanner {
     const std::vector<const Entry*> sorted = Sorter(/*path_order=*/true).Sort(folder);
     for (const Entry* entry : sorted) {
       if (entry->kind == Entry::kFile) {
-        const absl::Status status = out_.data->AddFile(index, entry->name, entry->bytes, entry->inode, label);
+        const absl::Status status = out_.data->AddFile(index, entry->name, entry->bytes, entry->inode, entry->mtime_ns, label);
         if (!status.ok()) return status;
         if (options_.changed_since_ns != std::numeric_limits<int64_t>::max()) out_.changed.push_back(entry->changed);
         continue;

@@ -18,6 +18,7 @@ struct ScanOptions {
   int threads = 1;
   // Files whose inode changed (st_ctime) at this time or later get a mark; INT64_MAX: not asked for.
   int64_t changed_since_ns = INT64_MAX;
+  bool want_mtimes = false;  // keep each file's st_mtime
   std::function<void(const IndexProgress&)> progress;
 };
 

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -99,6 +100,14 @@ int64_t Perform(PoolRingState& ring, PoolSlot& slot, std::string& scratch) {
       if (next == Progress::Next::kReopenBuffered) break;
     }
     end_ns = MonotonicNs();
+    if (done && progress.WantsMtime()) {
+      struct stat attributes {};
+      if (::fstat(fd, &attributes) == 0) {
+        progress.SetMtime(attributes.st_mtim.tv_sec, attributes.st_mtim.tv_nsec);
+      } else {
+        progress.Fail(errno, RequestStage::kTransfer);
+      }
+    }
     ::close(fd);
   }
   slot.open_ns = opened_ns - start_ns;

@@ -33,6 +33,7 @@ class Progress {
     stage_ = RequestStage::kTransfer;
     direct_ = request.direct;
     fell_back_ = false;
+    mtime_ns_ = kNoMtime;
   }
 
   const Request& request() const { return request_; }
@@ -96,6 +97,10 @@ class Progress {
     stage_ = stage;
   }
 
+  // True: the transfer is done and the object's attributes are still to be asked for.
+  bool WantsMtime() const { return request_.want_mtime && request_.kind == RequestKind::kRead && error_number_ == 0 && mtime_ns_ == kNoMtime; }
+  void SetMtime(int64_t seconds, int64_t nanoseconds) { mtime_ns_ = seconds * 1'000'000'000 + nanoseconds; }
+
   void AddTo(RingCounters& counters) const {
     ++counters.requests;
     counters.chunks += chunks_;
@@ -104,7 +109,7 @@ class Progress {
   }
 
   Completion ToCompletion(int64_t open_ns, int64_t transfer_ns) const {
-    return {request_.cookie, static_cast<int64_t>(done_bytes_), error_number_, stage_, open_ns, transfer_ns};
+    return {request_.cookie, static_cast<int64_t>(done_bytes_), error_number_, stage_, open_ns, transfer_ns, mtime_ns_};
   }
 
   uint64_t done_bytes() const { return done_bytes_; }
@@ -126,6 +131,7 @@ class Progress {
   RequestStage stage_ = RequestStage::kTransfer;
   bool direct_ = false;
   bool fell_back_ = false;
+  int64_t mtime_ns_ = kNoMtime;
 };
 
 }  // namespace penstock

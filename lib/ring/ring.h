@@ -19,11 +19,14 @@
 
 namespace penstock {
 
+inline constexpr int64_t kNoMtime = INT64_MIN;
+
 enum class RequestKind : uint8_t { kRead, kWrite, kSync };
 
 // Memory and request belong to the backend from Enqueue until this request's own completion is reaped.
 struct Request {
   RequestKind kind = RequestKind::kRead;
+  bool want_mtime = false;         // a read: once its bytes have come, ask for Completion::mtime_ns
   bool direct = false;             // O_DIRECT: offset, length and destination are aligned by the caller
   uint32_t object = 0;             // id in the ring's ObjectStore
   uint64_t offset_bytes = 0;
@@ -42,6 +45,7 @@ struct Completion {
   RequestStage stage = RequestStage::kTransfer;  // where the error arose
   int64_t open_ns = 0;      // from the start of the open to its completion
   int64_t transfer_ns = 0;  // from the first byte asked for to the last one come
+  int64_t mtime_ns = kNoMtime;  // the object's st_mtime, asked for after the last byte came
 };
 
 struct RingCounters {

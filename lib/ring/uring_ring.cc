@@ -3,13 +3,18 @@
 // slower, since each link waits for the one before it to be completed and because an open that succeeds inline costs nothing
 // extra. There is no close: the next open into the slot replaces the file, and all are closed when the ring runs empty.
 //
+// Where the time of modification is wanted, a statx by path follows the last read: a direct descriptor has no fstat. It comes after the bytes,
+// so that a file replaced before or while it was read shows.
+//
 //   Enqueue -> todo_ -> [SQE: openat_direct] -> OnOpen -> todo_ -> [SQE: read] -> OnTransfer -> (todo_ again | ready_) -> Reap
 #include "ring/uring_ring.h"
 
+#include <fcntl.h>
 #include <liburing.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -52,8 +57,8 @@ constexpr size_t kSubmitBatch = 16;      // continuations pile up to so many bef
 constexpr int kBusyRetriesMax = 20;
 constexpr int64_t kBusyPauseNs = kNsPerMs / 2;
 
-enum class Op : uint64_t { kOpen = 0, kTransfer = 1, kWake = 2, kIgnore = 3 };
-constexpr int kOpBits = 2;
+enum class Op : uint64_t { kOpen = 0, kTransfer = 1, kWake = 2, kIgnore = 3, kStat = 4 };
+constexpr int kOpBits = 3;
 constexpr int kSlotBits = 22;
 
 // The generation tells a request from the slot's next one, so that a late cancel cannot hit the wrong one.
@@ -64,7 +69,7 @@ Op OpOf(uint64_t user_data) { return static_cast<Op>(user_data & ((1U << kOpBits
 uint32_t SlotOf(uint64_t user_data) { return static_cast<uint32_t>(user_data >> kOpBits) & ((1U << kSlotBits) - 1); }
 
 struct Slot {
-  enum class State : uint8_t { kFree, kOpening, kTransferring, kReady };
+  enum class State : uint8_t { kFree, kOpening, kTransferring, kStatting, kReady };
 
   Progress progress;
   State state = State::kFree;
@@ -192,6 +197,7 @@ class UringRing final : public Ring {
       return true;
     }
     slot.target = *target;
+    if (request.want_mtime && attributes_.empty()) attributes_.resize(slots_.size());
     slot.state = Slot::State::kOpening;
     todo_.Push(index);
     return true;
@@ -395,6 +401,9 @@ class UringRing final : public Ring {
         if (slot.open_start_ns == 0) slot.open_start_ns = now_ns;
         ::io_uring_prep_openat_direct(sqe, slot.target.dir_fd, slot.target.path, OpenFlags(request.kind, slot.progress.direct()), 0, index);
         slot.user_data = UserData(Op::kOpen, index, slot.generation);
+      } else if (slot.state == Slot::State::kStatting) {
+        ::io_uring_prep_statx(sqe, slot.target.dir_fd, slot.target.path, AT_NO_AUTOMOUNT, STATX_MTIME, &attributes_[index]);
+        slot.user_data = UserData(Op::kStat, index, slot.generation);
       } else {
         if (slot.transfer_start_ns == 0) slot.transfer_start_ns = now_ns;
         const int file = static_cast<int>(index);
@@ -461,6 +470,7 @@ class UringRing final : public Ring {
         case Op::kTransfer: OnTransfer(index, cqe->res, now_ns); break;
         case Op::kWake: OnWake(); break;
         case Op::kIgnore: break;
+        case Op::kStat: OnStat(index, cqe->res); break;
       }
       if (count == waiting) break;  // the clock was read for these
     }
@@ -499,9 +509,26 @@ class UringRing final : public Ring {
       slot.progress.Fail(ECANCELED, RequestStage::kTransfer);
       next = Progress::Next::kDone;
     }
-    if (next == Progress::Next::kDone) return Finish(index);
+    if (next == Progress::Next::kDone) {
+      if (!slot.progress.WantsMtime() || slot.cancelled) return Finish(index);
+      slot.state = Slot::State::kStatting;
+      return todo_.Push(index);
+    }
     if (next == Progress::Next::kReopenBuffered) slot.state = Slot::State::kOpening;
     todo_.Push(index);
+  }
+
+  void OnStat(uint32_t index, int result) {
+    Slot& slot = Arrived(index);
+    if (slot.cancelled && result < 0) {
+      slot.progress.Fail(ECANCELED, RequestStage::kTransfer);
+    } else if (result < 0) {
+      if (slot.progress.OpenRetries(-result)) return todo_.Push(index);
+      slot.progress.Fail(-result, RequestStage::kOpen);  // by path, as an open
+    } else {
+      slot.progress.SetMtime(attributes_[index].stx_mtime.tv_sec, attributes_[index].stx_mtime.tv_nsec);
+    }
+    Finish(index);
   }
 
   void OnWake() {
@@ -545,7 +572,7 @@ class UringRing final : public Ring {
     const unsigned mask = *ring_.sq.kring_mask;
     for (unsigned i = ::io_uring_sq_ready(&ring_), tail = ring_.sq.sqe_tail; i > 0; --i) {
       const uint64_t user_data = ring_.sq.sqes[(tail - i) & mask].user_data;
-      if (OpOf(user_data) != Op::kOpen && OpOf(user_data) != Op::kTransfer) continue;
+      if (OpOf(user_data) == Op::kWake || OpOf(user_data) == Op::kIgnore) continue;
       const uint32_t index = SlotOf(user_data);
       Slot& slot = Arrived(index);
       slot.progress.Fail(error_number, OpOf(user_data) == Op::kOpen ? RequestStage::kOpen : RequestStage::kTransfer);
@@ -579,6 +606,7 @@ class UringRing final : public Ring {
   IndexQueue todo_;                // slots that want an SQE
   IndexQueue ready_;               // slots to be reaped
   std::vector<uint64_t> cancels_;  // user_data of SQEs to cancel
+  std::vector<struct statx> attributes_;  // per slot; empty until they are wanted
   std::vector<int> occupied_;      // per direct descriptor: 0 if a file is in it, -1 if not
   size_t occupied_count_ = 0;
   UniqueFd wake_fd_;

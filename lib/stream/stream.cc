@@ -260,6 +260,7 @@ bool Stream::EnqueueNext() {
     op.request.length_bytes = extent.length_bytes;
     op.request.need_bytes = extent.need_bytes;
     op.request.direct = options_.direct;
+    op.request.want_mtime = options_.verify_stat;
     std::byte* const base = plan.stored.empty() ? task.claim.places : task.claim.scratch;
     op.request.destination = base + extent.destination;
     if (!EnqueueOp(op)) {
@@ -288,8 +289,10 @@ bool Stream::EnqueueOp(Op& op) {
 absl::Status Stream::Describe(const Op& op, const Completion& completion) const {
   const BatchPlan& plan = op.task->claim.attempt->plan();
   const Extent& extent = plan.extents[op.extent];
+  const int64_t mtime_ns = options_.verify_stat ? source_.ObjectMtime(op.request.object) : kNoMtime;
+  const bool rewritten = mtime_ns != kNoMtime && completion.mtime_ns != mtime_ns;
   const bool grown = extent.whole_object && op.use < 0 && completion.error_number == 0 && completion.bytes > static_cast<int64_t>(op.request.need_bytes);
-  if (completion.error_number == 0 && completion.bytes >= static_cast<int64_t>(op.request.need_bytes) && !grown) return absl::OkStatus();
+  if (completion.error_number == 0 && completion.bytes >= static_cast<int64_t>(op.request.need_bytes) && !grown && !rewritten) return absl::OkStatus();
   const uint32_t sample = plan.uses[op.use >= 0 ? static_cast<uint32_t>(op.use) : extent.first_use];
   const std::string what =
       absl::StrCat(completion.stage == RequestStage::kOpen ? "open of " : "read of ", EscapeName(source_.ObjectName(op.request.object)), ", bytes [",
@@ -298,6 +301,10 @@ absl::Status Stream::Describe(const Op& op, const Completion& completion) const 
   if (grown) {
     return absl::DataLossError(absl::StrCat(what, ": the file is longer than its index says (", op.request.offset_bytes + op.request.need_bytes,
                                             " bytes): it changed since it was indexed; index again (penstock index --update)"));
+  }
+  if (completion.bytes >= static_cast<int64_t>(op.request.need_bytes)) {
+    return absl::DataLossError(absl::StrCat(what, ": the file was modified at ", completion.mtime_ns, " ns since 1970, but its index says ", mtime_ns,
+                                            " (verify=stat): it changed since it was indexed; index again (penstock index --update)"));
   }
   return absl::DataLossError(absl::StrCat(what, ": the file ends at byte ", op.request.offset_bytes + static_cast<uint64_t>(completion.bytes),
                                           ", shorter than its index says: it changed since it was indexed; restore it, or index again (penstock index --update)"));
@@ -365,6 +372,7 @@ void Stream::OpFailed(Op& op, absl::Status status, bool retry) {
       part.request.offset_bytes = extent.offset_bytes + (place - extent.destination);
       part.request.length_bytes = part.request.need_bytes = bytes;
       part.request.destination = task.claim.places + place;
+      part.request.want_mtime = options_.verify_stat;
       part.not_before_ns = s.now_ns;
       ++task.ops;
       s.retry.push_back(static_cast<uint32_t>(part.request.cookie));

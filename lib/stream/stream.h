@@ -55,6 +55,8 @@ class PieceSource {
   virtual void DecodePiece(const ClaimedPiece& piece) = 0;
   // The object's name, for messages.
   virtual std::string ObjectName(uint32_t object) const = 0;
+  // When the object was modified last, as it was indexed; kNoMtime where that is not known. Asked with StreamOptions::verify_stat only.
+  virtual int64_t ObjectMtime(uint32_t object) const = 0;
 };
 
 // The request that a stream has waited for longest.
@@ -71,6 +73,7 @@ struct StreamOptions {
   int64_t deadline_ns = 0;          // of one request
   int64_t report_ns = 0;            // age at which a request is reported
   bool direct = false;
+  bool verify_stat = false;         // an object with another mtime than it was indexed with is an error
   ComputePool* compute = nullptr;   // for the codec; null: no codec. Outlives the stream
 };
 

@@ -363,3 +363,23 @@ TEST_CASE("the place hint is the inode number", "[manifest]") {
   REQUIRE(::stat(path.c_str(), &info) == 0);
   CHECK(MustBuild(tree.path()).manifest->place_hint(0) == info.st_ino);
 }
+
+TEST_CASE("times of modification are kept where they are asked for and do not change the fingerprint", "[manifest]") {
+  LogCapture log;
+  TempFolder tree;
+  const std::string path = tree.Write("x", "1");
+  tree.Write("y", "22");
+  const timespec times[2] = {{1, 0}, {1'234'567'890, 987'654'321}};
+  REQUIRE(::utimensat(AT_FDCWD, path.c_str(), times, 0) == 0);
+  const auto plain = MustBuild(tree.path()).manifest;
+  CHECK_FALSE(plain->has_mtimes());
+  CHECK(plain->mtime_ns(0) == kMtimeUnknown);
+  IndexOptions options;
+  options.stat = true;
+  const auto kept = Manifest::Open(tree.path(), options);  // the saved one does not serve
+  REQUIRE_OK(kept);
+  REQUIRE((*kept)->has_mtimes());
+  CHECK((*kept)->mtime_ns(0) == 1'234'567'890'987'654'321);
+  CHECK((*kept)->mtime_ns(1) > (*kept)->mtime_ns(0));
+  CHECK((*kept)->fingerprint() == plain->fingerprint());
+}

@@ -20,6 +20,27 @@ namespace {
 
 #define FILE_BACKENDS Uring, Threads
 
+TEMPLATE_TEST_CASE("the time of modification comes with the bytes where it is asked for", "[ring]", FILE_BACKENDS) {
+  TestType backend;
+  const uint32_t object = backend.AddObject(9000);
+  const timespec times[2] = {{1'111'111'111, 5}, {1'234'567'890, 123'456'789}};
+  REQUIRE(::utimensat(AT_FDCWD, backend.PathOf(object).c_str(), times, 0) == 0);
+  std::vector<std::byte> memory(9001);
+  Completion done = RunOne(backend.ring(), {.want_mtime = true, .object = object, .length_bytes = 9001, .need_bytes = 9000, .destination = memory.data()});
+  CHECK(done.bytes == 9000);
+  CHECK(done.mtime_ns == 1'234'567'890'123'456'789);
+  CHECK(TextOf(memory, 9000) == ContentOf(object, 9000));
+  done = RunOne(backend.ring(), {.object = object, .length_bytes = 9001, .need_bytes = 9000, .destination = memory.data()});
+  CHECK(done.mtime_ns == kNoMtime);
+  // One that fails has none, and one that ends early has its own.
+  done = RunOne(backend.ring(), {.want_mtime = true, .object = backend.AddMissing(), .length_bytes = 10, .need_bytes = 10, .destination = memory.data()});
+  CHECK(done.error_number == ENOENT);
+  CHECK(done.mtime_ns == kNoMtime);
+  done = RunOne(backend.ring(), {.want_mtime = true, .object = object, .offset_bytes = 8990, .length_bytes = 20, .need_bytes = 20, .destination = memory.data()});
+  CHECK(done.bytes == 10);
+  CHECK(done.mtime_ns == 1'234'567'890'123'456'789);
+}
+
 TEMPLATE_TEST_CASE("a folder in the place of a file is an error and not a hang", "[ring]", FILE_BACKENDS) {
   TestType backend;
   std::filesystem::create_directory(backend.folder() + "/sub");
