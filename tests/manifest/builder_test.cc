@@ -230,3 +230,24 @@ TEST_CASE("classes of a built manifest have their names", "[manifest]") {
   CHECK(manifest->class_count() == 2);
   CHECK(manifest->class_name(1) == "dog");
 }
+
+// Names as data sets have them. The real thing, a tree of as many files, is measured in bench/README.md.
+TEST_CASE("a manifest of a million files stays below 200 MB and answers", "[manifest]") {
+  TempFolder folder;
+  constexpr uint32_t kSamples = 1'000'000;
+  ManifestBuilder builder(folder.path());
+  for (uint32_t i = 0; i < kSamples; ++i) {
+    const std::string name = "train/n" + std::to_string(10'000'000 + i / 1000) + "/n" + std::to_string(10'000'000 + i / 1000) + "_" + std::to_string(100'000 + i % 1000) + ".JPEG";
+    REQUIRE(builder.AddObject(name, i % 200'000, i + 1, i + 1).ok());
+    const uint32_t crc = i;
+    REQUIRE(builder.AddSample(static_cast<int32_t>(i / 1000), {Range{i, 0, i % 200'000, i % 200'000, 0}}, {&crc, 1}).ok());
+  }
+  const auto manifest = WriteAndOpen(builder, folder);
+  CHECK(manifest->file_bytes() < 200'000'000);
+  CHECK(manifest->sample_count() == kSamples);
+  CHECK(manifest->Name(999'999) == "train/n10000999/n10000999_100999.JPEG");
+  CHECK(manifest->Label(999'999) == 999);
+  CHECK(manifest->mtime_ns(999'999) == 1'000'000);
+  CHECK(manifest->StoredBytes(123'456) == 123'456);
+  CHECK(manifest->folder_count() == 1000);
+}
