@@ -17,6 +17,8 @@ absl::string_view Cure(int error_number) {
     case ENOENT: return ". It was there when the data set was indexed; restore it, or index again (penstock index --update)";
     case EIO: return ". The device or its file system failed; its kernel log (dmesg) says more";
     case ESTALE: return ". The file server replaced or removed it; index again (penstock index --update)";
+    case EISDIR: return ". A folder has taken the file's place; restore it, or index again (penstock index --update)";
+    case ESPIPE: return ". It is a FIFO or a socket now, and no file; restore it, or index again (penstock index --update)";
     case ELOOP: return ". A symbolic link leads back to itself";
     default: return "";
   }
