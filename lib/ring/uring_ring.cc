@@ -3,8 +3,8 @@
 // slower, since each link waits for the one before it to be completed and because an open that succeeds inline costs nothing
 // extra. There is no close: the next open into the slot replaces the file, and all are closed when the ring runs empty.
 //
-// Where the time of modification is wanted, a statx by path follows the last read: a direct descriptor has no fstat. It comes after the bytes,
-// so that a file replaced before or while it was read shows.
+// Where the time of modification is wanted, a statx by path follows the last read: a direct descriptor has no fstat. It comes after the
+// bytes, so that a file replaced before or while it was read shows.
 //
 //   Enqueue -> todo_ -> [SQE: openat_direct] -> OnOpen -> todo_ -> [SQE: read] -> OnTransfer -> (todo_ again | ready_) -> Reap
 #include "ring/uring_ring.h"
@@ -137,6 +137,8 @@ absl::Status SetupError(int error_number, uint32_t sq_entries, uint32_t cq_entri
   }
 }
 
+std::atomic<uint64_t> rings_ended{0};
+
 class UringRing final : public Ring {
  public:
   UringRing(const ObjectStore& store, const RingOptions& options) : store_(store), options_(options) {}
@@ -172,6 +174,8 @@ class UringRing final : public Ring {
       return;
     }
     PENSTOCK_CHECK(in_flight() == 0, "a ring was destroyed with requests in flight: the kernel may still write into their memory");
+    // The next ring may get the same addresses. liburing unmaps and maps by itself, which ThreadSanitizer does not see.
+    rings_ended.fetch_add(1, std::memory_order_release);
     if (made_) ::io_uring_queue_exit(&ring_);
   }
 
@@ -325,6 +329,7 @@ class UringRing final : public Ring {
       error_number = -::io_uring_queue_init_params(sq_entries, &ring_, &params);
       if (error_number == 0) {
         made_ = true;
+        static_cast<void>(rings_ended.load(std::memory_order_acquire));
         if ((params.features & IORING_FEAT_NODROP) == 0 || (params.features & IORING_FEAT_EXT_ARG) == 0) {
           return absl::UnavailableError("io_uring: this kernel is too old: it needs Linux 5.15; use engine=threads");
         }
