@@ -124,9 +124,10 @@ TEST_CASE("while a read is tried again and again Next itself gives up and names 
 TEST_CASE("a folder that hangs fails Next at its deadline by name", "[deadline]") {
   for (const EngineOption engine : Engines()) {
     Hanging hanging(engine);
-    hanging.options.deadline_s = 2;  // the pool takes a while until it has a thread beside those that hang for each file of the other folder
     auto runtime = Runtime::Create();
     auto before = MustOpen(hanging.options, runtime);  // keeps the manifest open, so that nobody looks at the folders again
+    CHECK(TakeEpoch(*before).size() == 40);            // and none of the pool's threads
+    hanging.options.queue_depth = 2;                   // nor should all of them hang for one folder's files
     hanging.fs.Set("class1 attrhang\n");
     auto loader = MustOpen(hanging.options, runtime);
     FailsThenDelivers(hanging, *loader, "class1");
@@ -182,7 +183,8 @@ TEST_CASE("a wait is reported in the log with what it is for", "[deadline]") {
 // The bounds below are no timing tests: a loader that waited for what hangs would never return.
 TEST_CASE("a loader whose open hangs ends", "[deadline]") {
   for (const EngineOption engine : Engines()) {
-    for (const std::string& fault : {std::string("*") + kVictim + " openhang\n", std::string("* attrhang\n"), std::string("* openhang\n"), std::string("* hanghard\n")}) {
+    for (const std::string& fault : {std::string("*") + kVictim + " openhang\n", std::string("* attrhang\n"),
+                                     std::string("* openhang\n"), std::string("* hanghard\n")}) {
       INFO(fault);
       Hanging hanging(engine);
       auto runtime = Runtime::Create();
@@ -198,7 +200,7 @@ TEST_CASE("a loader whose open hangs ends", "[deadline]") {
       auto keeper = MustOpen(hanging.options, runtime);
       hanging.fs.Set(fault);
       auto loader = MustOpen(hanging.options, runtime);
-      std::this_thread::sleep_for(std::chrono::milliseconds(200));  // it is in the kernel now
+      while (hanging.fs.hangs() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
       const auto begin = std::chrono::steady_clock::now();
       loader.reset();
       CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));

@@ -34,7 +34,8 @@ struct Gate {
   int waiting = 0;
 };
 
-extern "C" inline int PassTheGate(void* user, int64_t id, const void* stored, size_t stored_bytes, void* delivered, size_t, size_t* delivered_bytes, char*, size_t) {
+extern "C" inline int PassTheGate(void* user, int64_t id, const void* stored, size_t stored_bytes, void* delivered, size_t,
+                                  size_t* delivered_bytes, char*, size_t) {
   auto& gate = *static_cast<Gate*>(user);
   if (gate.id < 0 || gate.id == id) gate.Pass();
   if (stored_bytes > 0) std::memcpy(delivered, stored, stored_bytes);

@@ -17,7 +17,7 @@
 //   PATTERN trunc BYTES            the file ends there
 //   PATTERN openerr N              opens fail with errno N
 //   PATTERN direct                 the page cache is bypassed, as many network file systems do
-// For each read or open that begins to hang, one byte is added to the file CONTROL_FILE.hangs.
+// For each read, open or look at attributes that begins to hang, one byte is added to the file CONTROL_FILE.hangs.
 // Lines that begin with # are ignored. The control file should be replaced by rename, so that half of it is never read.
 #define FUSE_USE_VERSION 31
 #include <dirent.h>
@@ -145,7 +145,7 @@ void* Init(fuse_conn_info*, fuse_config* config) {
 }
 
 int GetAttr(const char* path, struct stat* attributes, fuse_file_info*) {
-  while (Has(path, "attrhang", 0, INT64_MAX)) ::usleep(kHangLookUs);
+  Hang(path, "attrhang", 0, INT64_MAX, /*interruptible=*/false);
   if (::lstat(BackingPath(path).c_str(), attributes) != 0) return -errno;
   if (S_ISREG(attributes->st_mode)) attributes->st_size = std::min<int64_t>(attributes->st_size, NumberOf(path, "trunc", INT64_MAX));
   return 0;
