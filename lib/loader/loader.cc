@@ -20,7 +20,8 @@ absl::StatusOr<std::unique_ptr<Loader>> Loader::Open(LoaderOptions options, std:
   if (runtime == nullptr) runtime = Runtime::Default();
   RuntimeCore& runtime_core = *runtime->core_;
   if (runtime_core.InForkedChild()) {
-    return absl::FailedPreconditionError("this Runtime was made before fork(): its threads are the parent's. Make one in the child, or leave it out");
+    return absl::FailedPreconditionError(
+        "this Runtime was made before fork(): its threads are the parent's. Make one in the child, or leave it out");
   }
   auto core = std::make_shared<LoaderCore>(std::move(options), std::move(runtime), runtime_core);
   absl::Status status = core->Open();
@@ -44,7 +45,8 @@ absl::StatusOr<Batch> Loader::Next() {
   if (core_->InForkedChild()) return Forked();
   const LoaderCore::Turn turn(*core_);
   if (!turn.taken()) {
-    return absl::FailedPreconditionError("another thread is in Next() of this loader: it has one consumer at a time. Take batches on one thread, or let the threads take turns");
+    return absl::FailedPreconditionError(
+        "another thread is in Next() of this loader: it has one consumer at a time. Take batches on one thread, or let the threads take turns");
   }
   return core_->Next();
 }

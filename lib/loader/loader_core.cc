@@ -195,7 +195,8 @@ absl::Status LoaderCore::ResolveMemory() {
     return absl::FailedPreconditionError(absl::StrCat("verify_crc: the manifest ", EscapeName(manifest_->path()), " has no checksums; make them with penstock index --crc"));
   }
   if (options_.verify == Verify::kStat && !manifest_->has_mtimes()) {
-    return absl::FailedPreconditionError(absl::StrCat("verify=stat: the manifest ", EscapeName(manifest_->path()), " has no times of modification; keep them with penstock index --stat"));
+    return absl::FailedPreconditionError(absl::StrCat("verify=stat: the manifest ", EscapeName(manifest_->path()),
+                                                   " has no times of modification; keep them with penstock index --stat"));
   }
   codec_ = *std::move(codec);
   packed_ = manifest_->object_count() < manifest_->sample_count();
@@ -373,8 +374,8 @@ absl::Status LoaderCore::Open() {
   return StartStreams();
 }
 
-// The rings of all streams are made before one of them reads: locked memory is counted per user, so that the last ring may be the one that is
-// refused, and then it is not this stream that falls back but all of them, here and not in the middle of a run.
+// The rings of all streams are made before one of them reads: locked memory is counted per user, so that the last ring may be the one that
+// is refused, and then it is not this stream that falls back but all of them, here and not in the middle of a run.
 absl::Status LoaderCore::StartStreams() {
   std::unique_lock<std::mutex> lock(mutex_);
   for (size_t i = 0; i < placement_.size(); ++i) threads_.push_back(std::make_unique<StreamThread>());
@@ -388,7 +389,8 @@ absl::Status LoaderCore::StartStreams() {
   }
   const auto all_started = [this] { return std::all_of(threads_.begin(), threads_.end(), [](const auto& t) { return t->started; }); };
   ready_.wait(lock, all_started);
-  const auto refused = std::find_if(threads_.begin(), threads_.end(), [](const auto& t) { return !t->ended && absl::IsResourceExhausted(t->status); });
+  const auto refused = std::find_if(threads_.begin(), threads_.end(),
+                                    [](const auto& t) { return !t->ended && absl::IsResourceExhausted(t->status); });
   if (options_.engine == EngineOption::kAuto && engine_ == Engine::kUring && refused != threads_.end()) {
     DegradeToThreads((*refused)->status.message());
     for (auto& thread : threads_) thread->started = thread->ended;
@@ -424,7 +426,8 @@ void LoaderCore::StreamMain(size_t index) {
     const Engine engine = engine_;
     const std::shared_ptr<PreadPool> pool = pool_;
     lock.unlock();
-    absl::StatusOr<std::unique_ptr<Ring>> ring = MakeRingPatiently(engine, *objects_, ring_options_, pool, opened_ns_ + intervals_.ring_patience_ns);
+    absl::StatusOr<std::unique_ptr<Ring>> ring =
+        MakeRingPatiently(engine, *objects_, ring_options_, pool, opened_ns_ + intervals_.ring_patience_ns);
     std::unique_ptr<Stream> stream;
     if (ring.ok()) {
       StreamOptions options;
@@ -977,7 +980,8 @@ std::string LoaderCore::Waiting() const {
   }
   if (slowest != nullptr) {
     const int64_t id = slowest->id.load(std::memory_order_relaxed);
-    absl::StrAppend(&what, "; for ", (now_ns - slowest->since_ns.load(std::memory_order_relaxed)) / kNsPerMs, " ms: the codec, with sample ", id, " (", EscapeName(manifest_->Name(id)), ")");
+    const int64_t age_ns = now_ns - slowest->since_ns.load(std::memory_order_relaxed);
+    absl::StrAppend(&what, "; for ", age_ns / kNsPerMs, " ms: the codec, with sample ", id, " (", EscapeName(manifest_->Name(id)), ")");
   }
   const int32_t quarantined = arena_->quarantined_granules();
   if (quarantined > 0) absl::StrAppend(&what, "; reads that hang hold ", int64_t{quarantined} * kGranuleBytes, " bytes");

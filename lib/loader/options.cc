@@ -25,8 +25,9 @@ struct Words {
   E LoaderOptions::*member;
 };
 
-using Member = std::variant<std::string LoaderOptions::*, int32_t LoaderOptions::*, int64_t LoaderOptions::*, uint64_t LoaderOptions::*, double LoaderOptions::*,
-                            bool LoaderOptions::*, Words<EngineOption>, Words<IoMode>, Words<ErrorPolicy>, Words<Verify>, Words<Layout>, Words<Tail>>;
+using Member = std::variant<std::string LoaderOptions::*, int32_t LoaderOptions::*, int64_t LoaderOptions::*, uint64_t LoaderOptions::*,
+                            double LoaderOptions::*, bool LoaderOptions::*, Words<EngineOption>, Words<IoMode>, Words<ErrorPolicy>,
+                            Words<Verify>, Words<Layout>, Words<Tail>>;
 
 struct Row {
   OptionInfo info;
@@ -54,7 +55,8 @@ const std::vector<Row>& Rows() {
       {{"state", "behaviour", "text", "JSON from Loader::state(): go on from there"}, &LoaderOptions::state, 0, 0},
       {{"layout", "behaviour", "ragged|dense", "places with holes, or [B, stride] of equal sizes"}, Words<Layout>{&LoaderOptions::layout}, 0, 0},
       {{"policy", "behaviour", "fail|skip|substitute", "what happens to a sample that cannot be read"}, Words<ErrorPolicy>{&LoaderOptions::policy}, 0, 0},
-      {{"verify", "behaviour", "none|stat", "what is compared with the index beside the length"}, Words<Verify>{&LoaderOptions::verify}, 0, 0},
+      {{"verify", "behaviour", "none|stat", "what is compared with the index beside the length"},
+       Words<Verify>{&LoaderOptions::verify}, 0, 0},
       {{"retries", "behaviour", "integer", "further tries of a failed read, before the policy"}, &LoaderOptions::retries, 0, 1000},
       {{"skip_max", "behaviour", "integer", "samples skipped or substituted per epoch, before it fails after all"}, &LoaderOptions::skip_max, 0, kMost64},
       {{"deadline_s", "behaviour", "number", "of every wait, in seconds"}, &LoaderOptions::deadline_s, 0.01, 1e6},

@@ -87,8 +87,8 @@ std::shared_ptr<Runtime> Runtime::Create(const RuntimeOptions& options) {
 }
 
 std::shared_ptr<Runtime> Runtime::Default() {
-  // Never destroyed: a stream whose read hangs may outlive the end of main(). A forked child gets one of its own: the threads of the parent's
-  // are not there, and its locks may be held for good.
+  // Never destroyed: a stream whose read hangs may outlive the end of main(). A forked child gets one of its own: the threads of the
+  // parent's are not there, and its locks may be held for good.
   struct Own {
     ForkGuard fork_guard;
     std::shared_ptr<Runtime> runtime = Create();

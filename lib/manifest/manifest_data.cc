@@ -69,7 +69,8 @@ uint32_t ManifestData::AddFolder(absl::string_view path, int64_t mtime_ns) {
   return static_cast<uint32_t>(folder_offsets_.size() - 1);
 }
 
-absl::StatusOr<uint32_t> ManifestData::AddObject(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode, int64_t mtime_ns) {
+absl::StatusOr<uint32_t> ManifestData::AddObject(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode,
+                                                 int64_t mtime_ns) {
   if (object_bytes_.size() >= std::numeric_limits<uint32_t>::max()) {
     return absl::ResourceExhaustedError(absl::StrCat("manifest of ", EscapeName(root_), ": more than 2^32-1 objects. Split the data set, or pack it"));
   }
@@ -156,7 +157,8 @@ absl::StatusOr<int64_t> ManifestData::AddSample(int32_t label, absl::Span<const 
   return static_cast<int64_t>(sample_count_++);
 }
 
-absl::Status ManifestData::AddFile(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode, int64_t mtime_ns, int32_t label) {
+absl::Status ManifestData::AddFile(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode, int64_t mtime_ns,
+                                   int32_t label) {
   PENSTOCK_CHECK(implicit_ && sample_count_ == object_bytes_.size(), "files and samples are not mixed");
   const absl::StatusOr<uint32_t> object = AddObject(folder, name, bytes, inode, mtime_ns);
   if (!object.ok()) return object.status();

@@ -85,7 +85,8 @@ absl::Status TryUring(UringFeatures& features) {
   return absl::OkStatus();
 }
 
-// Whether a refusal may be one that passes: others hold the locked memory, or did until a moment ago. A limit that holds hardly a ring is none.
+// Whether a refusal may be one that passes: others hold the locked memory, or did until a moment ago. Where the limit holds hardly a ring,
+// it is the limit.
 bool MayPass(const absl::Status& status) {
   rlimit limit{};
   ::getrlimit(RLIMIT_MEMLOCK, &limit);
@@ -137,8 +138,8 @@ absl::StatusOr<std::unique_ptr<Ring>> MakeRing(Engine engine, const ObjectStore&
   return MakePoolRing(store, options, std::move(pool));
 }
 
-absl::StatusOr<std::unique_ptr<Ring>> MakeRingPatiently(Engine engine, const ObjectStore& store, const RingOptions& options, std::shared_ptr<PreadPool> pool,
-                                                        int64_t deadline_ns) {
+absl::StatusOr<std::unique_ptr<Ring>> MakeRingPatiently(Engine engine, const ObjectStore& store, const RingOptions& options,
+                                                        std::shared_ptr<PreadPool> pool, int64_t deadline_ns) {
   for (int64_t pause_ns = kFirstPauseNs;; pause_ns = std::min(2 * pause_ns, kLongestPauseNs)) {
     absl::StatusOr<std::unique_ptr<Ring>> ring = MakeRing(engine, store, options, pool);
     if (ring.ok() || !MayPass(ring.status()) || MonotonicNs() + pause_ns > deadline_ns) return ring;

@@ -33,8 +33,8 @@ absl::StatusOr<std::unique_ptr<Ring>> MakeRing(Engine engine, const ObjectStore&
 
 // As MakeRing. Where the kernel refuses locked memory that RLIMIT_MEMLOCK would allow, tries again until `deadline_ns` (MonotonicNs): the
 // charge of a process that was killed lingers (Linux 6.18: 30 to 50 ms; as long as one of its reads hangs).
-absl::StatusOr<std::unique_ptr<Ring>> MakeRingPatiently(Engine engine, const ObjectStore& store, const RingOptions& options, std::shared_ptr<PreadPool> pool,
-                                                        int64_t deadline_ns);
+absl::StatusOr<std::unique_ptr<Ring>> MakeRingPatiently(Engine engine, const ObjectStore& store, const RingOptions& options,
+                                                        std::shared_ptr<PreadPool> pool, int64_t deadline_ns);
 
 // Likewise.
 EngineChoice ProbeEnginePatiently(Engine wanted, int64_t deadline_ns);

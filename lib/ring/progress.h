@@ -98,7 +98,9 @@ class Progress {
   }
 
   // True: the transfer is done and the object's attributes are still to be asked for.
-  bool WantsMtime() const { return request_.want_mtime && request_.kind == RequestKind::kRead && error_number_ == 0 && mtime_ns_ == kNoMtime; }
+  bool WantsMtime() const {
+    return request_.want_mtime && request_.kind == RequestKind::kRead && error_number_ == 0 && mtime_ns_ == kNoMtime;
+  }
   void SetMtime(int64_t seconds, int64_t nanoseconds) { mtime_ns_ = seconds * 1'000'000'000 + nanoseconds; }
 
   void AddTo(RingCounters& counters) const {

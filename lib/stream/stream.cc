@@ -292,7 +292,8 @@ absl::Status Stream::Describe(const Op& op, const Completion& completion) const 
   const int64_t mtime_ns = options_.verify_stat ? source_.ObjectMtime(op.request.object) : kNoMtime;
   const bool rewritten = mtime_ns != kNoMtime && completion.mtime_ns != mtime_ns;
   const bool grown = extent.whole_object && op.use < 0 && completion.error_number == 0 && completion.bytes > static_cast<int64_t>(op.request.need_bytes);
-  if (completion.error_number == 0 && completion.bytes >= static_cast<int64_t>(op.request.need_bytes) && !grown && !rewritten) return absl::OkStatus();
+  const bool whole = completion.error_number == 0 && completion.bytes >= static_cast<int64_t>(op.request.need_bytes);
+  if (whole && !grown && !rewritten) return absl::OkStatus();
   const uint32_t sample = plan.uses[op.use >= 0 ? static_cast<uint32_t>(op.use) : extent.first_use];
   const std::string what =
       absl::StrCat(completion.stage == RequestStage::kOpen ? "open of " : "read of ", EscapeName(source_.ObjectName(op.request.object)), ", bytes [",
@@ -302,9 +303,9 @@ absl::Status Stream::Describe(const Op& op, const Completion& completion) const 
     return absl::DataLossError(absl::StrCat(what, ": the file is longer than its index says (", op.request.offset_bytes + op.request.need_bytes,
                                             " bytes): it changed since it was indexed; index again (penstock index --update)"));
   }
-  if (completion.bytes >= static_cast<int64_t>(op.request.need_bytes)) {
-    return absl::DataLossError(absl::StrCat(what, ": the file was modified at ", completion.mtime_ns, " ns since 1970, but its index says ", mtime_ns,
-                                            " (verify=stat): it changed since it was indexed; index again (penstock index --update)"));
+  if (whole) {
+    return absl::DataLossError(absl::StrCat(what, ": the file was modified at ", completion.mtime_ns, " ns since 1970, but its index says ",
+                                            mtime_ns, " (verify=stat): it changed since it was indexed; index again (penstock index --update)"));
   }
   return absl::DataLossError(absl::StrCat(what, ": the file ends at byte ", op.request.offset_bytes + static_cast<uint64_t>(completion.bytes),
                                           ", shorter than its index says: it changed since it was indexed; restore it, or index again (penstock index --update)"));
@@ -459,7 +460,8 @@ void Stream::CheckAges(int64_t now_ns) {
   size_t hung = 0;
   const Op* oldest = nullptr;
   for (const auto& op : s.ops) {
-    if (op->in_ring && !op->hung && !op->task->claim.attempt->cancelled() && (oldest == nullptr || op->start_ns < oldest->start_ns)) oldest = op.get();
+    if (!op->in_ring || op->hung || op->task->claim.attempt->cancelled()) continue;
+    if (oldest == nullptr || op->start_ns < oldest->start_ns) oldest = op.get();
   }
   // One so young is not late, and naming it costs something.
   const bool late = oldest != nullptr && now_ns - oldest->start_ns >= kTickNs;

@@ -28,7 +28,9 @@ constexpr int64_t kFiles = 40;
 struct Way {
   EngineOption engine;
   IoMode io;
-  std::string text() const { return std::string(engine == EngineOption::kUring ? "uring " : "threads ") + (io == IoMode::kDirect ? "direct" : "buffered"); }
+  std::string text() const {
+    return std::string(engine == EngineOption::kUring ? "uring " : "threads ") + (io == IoMode::kDirect ? "direct" : "buffered");
+  }
 };
 
 std::vector<Way> Ways() {
@@ -48,24 +50,28 @@ struct Change {
   const char* stat_error;  // likewise with it
 };
 
+constexpr const char* kShorter = "shorter than its index says";
+constexpr const char* kLonger = "longer than its index says";
+constexpr const char* kModified = "the file was modified at";
+
 const Change kChanges[] = {
-    {"shorter", [](const std::string& path) { DataSet::Write(path, kBytes - 1); }, "shorter than its index says", "shorter than its index says"},
-    {"much shorter", [](const std::string& path) { DataSet::Write(path, 10); }, "shorter than its index says", "shorter than its index says"},
-    {"empty", [](const std::string& path) { DataSet::Write(path, 0); }, "shorter than its index says", "shorter than its index says"},
-    {"longer", [](const std::string& path) { DataSet::Write(path, kBytes + 1); }, "longer than its index says", "longer than its index says"},
+    {"shorter", [](const std::string& path) { DataSet::Write(path, kBytes - 1); }, kShorter, kShorter},
+    {"much shorter", [](const std::string& path) { DataSet::Write(path, 10); }, kShorter, kShorter},
+    {"empty", [](const std::string& path) { DataSet::Write(path, 0); }, kShorter, kShorter},
+    {"longer", [](const std::string& path) { DataSet::Write(path, kBytes + 1); }, kLonger, kLonger},
     {"replaced by a longer one",
      [](const std::string& path) {
        DataSet::Write(path + ".new", 3 * kBytes);
        fs::rename(path + ".new", path);
      },
-     "longer than its index says", "longer than its index says"},
+     kLonger, kLonger},
     {"replaced by one of the same size",
      [](const std::string& path) {
        std::ofstream(path + ".new") << std::string(kBytes, 'x');
        fs::rename(path + ".new", path);
      },
-     nullptr, "the file was modified at"},
-    {"rewritten in place", [](const std::string& path) { std::ofstream(path) << std::string(kBytes, 'x'); }, nullptr, "the file was modified at"},
+     nullptr, kModified},
+    {"rewritten in place", [](const std::string& path) { std::ofstream(path) << std::string(kBytes, 'x'); }, nullptr, kModified},
     {"gone", [](const std::string& path) { fs::remove(path); }, "No such file", "No such file"},
     {"a folder",
      [](const std::string& path) {
@@ -86,7 +92,7 @@ const Change kChanges[] = {
        fs::remove(path);
        fs::create_symlink(other, path);
      },
-     nullptr, "the file was modified at"},
+     nullptr, kModified},
     {"a link to nowhere",
      [](const std::string& path) {
        fs::remove(path);
@@ -115,7 +121,9 @@ std::vector<int64_t> Take(Loader& loader, int64_t& other) {
       if (batch->valid()[static_cast<size_t>(i)] == 0) continue;
       const auto bytes = batch->sample(i);
       REQUIRE(bytes.size() == kBytes);
-      other += std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()) == DataSet::Content(loader.manifest()->Name(id), kBytes) ? 0 : 1;
+      other += std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()) == DataSet::Content(loader.manifest()->Name(id), kBytes)
+                   ? 0
+                   : 1;
     }
   }
 }

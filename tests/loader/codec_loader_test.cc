@@ -35,7 +35,8 @@ struct Seen {
 // What becomes of a sample follows from its id.
 enum Fate { kSame, kDouble, kHalf, kNothing, kFates };
 
-extern "C" int ByFate(void* user, int64_t id, const void* stored, size_t stored_bytes, void* delivered, size_t capacity, size_t* delivered_bytes, char*, size_t) {
+extern "C" int ByFate(void* user, int64_t id, const void* stored, size_t stored_bytes, void* delivered, size_t capacity,
+                      size_t* delivered_bytes, char*, size_t) {
   auto& seen = *static_cast<Seen*>(user);
   const int running = seen.running.fetch_add(1) + 1;
   int most = seen.most.load();
@@ -67,7 +68,8 @@ extern "C" int ByFate(void* user, int64_t id, const void* stored, size_t stored_
 
 enum Failure { kReturns, kThrows, kWantsMore, kSaysItWroteMore };
 
-extern "C" int FailsOn5(void* user, int64_t id, const void* stored, size_t stored_bytes, void* delivered, size_t capacity, size_t* delivered_bytes, char* message, size_t message_capacity) {
+extern "C" int FailsOn5(void* user, int64_t id, const void* stored, size_t stored_bytes, void* delivered, size_t capacity,
+                        size_t* delivered_bytes, char* message, size_t message_capacity) {
   if (id == 5) {
     switch (*static_cast<Failure*>(user)) {
       case kReturns: std::snprintf(message, message_capacity, "no image"); return 9;
@@ -138,7 +140,8 @@ TEST_CASE("a function that grows and shrinks samples runs on compute threads onl
 }
 
 TEST_CASE("whatever a function does wrong with one sample is that sample's error and the policy's affair", "[codec]") {
-  const std::pair<Failure, const char*> failures[] = {{kReturns, "no image"}, {kThrows, "thrown by the user"}, {kWantsMore, "expansion_max"}};
+  const std::pair<Failure, const char*> failures[] = {
+      {kReturns, "no image"}, {kThrows, "thrown by the user"}, {kWantsMore, "expansion_max"}};
   for (const auto& [failure, part] : failures) {
     DataSet data(32, -500);
     LoaderOptions options = data.Options(32);

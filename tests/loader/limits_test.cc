@@ -76,7 +76,8 @@ std::string Epoch(const DataSet& data, int depth_per_stream, std::string& engine
       const auto bytes = batch->sample(i);
       const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
       if (!seen.insert(id).second) return absl::StrCat("sample ", id, " came twice");
-      if (text != DataSet::Content((*loader)->manifest()->Name(id), (*loader)->manifest()->StoredBytes(id))) return absl::StrCat("sample ", id, " has other bytes");
+      const auto manifest = (*loader)->manifest();
+      if (text != DataSet::Content(manifest->Name(id), manifest->StoredBytes(id))) return absl::StrCat("sample ", id, " has other bytes");
     }
   }
   return seen.size() == 1000 ? "" : absl::StrCat(seen.size(), " samples");
@@ -84,8 +85,8 @@ std::string Epoch(const DataSet& data, int depth_per_stream, std::string& engine
 
 }  // namespace
 
-// DESIGN: process peak at most memory_bytes + 64 MiB beyond the mapped manifest and libraries, at 320 streams, with every batch held and one
-// reader hung.
+// The promise: a process peak of at most memory_bytes + 64 MiB beyond the mapped manifest and libraries, at 320 streams, with every batch
+// held and one reader hung.
 TEST_CASE("320 streams stay within memory_bytes and 64 MiB with every batch held and a reader that hangs", "[limits]") {
   if (kSanitized) SkipTest("a sanitizer's own memory would be counted");
   constexpr int64_t kMemory = int64_t{128} << 20;
@@ -144,9 +145,10 @@ TEST_CASE("320 streams stay within memory_bytes and 64 MiB with every batch held
       for (const Batch& batch : held) lent += batch.bytes();
       const int64_t quarantined = (*loader)->setup().quarantined_bytes;
       const int64_t peak = StatusBytes("VmHWM") - before;
-      std::printf("%s, %d streams: peak %.1f MiB beyond memory_bytes (%lld batches with %.1f MiB lent, %.1f MiB with the hung reader; RssAnon %.1f MiB)\n",
-                  (*loader)->setup().engine.c_str(), (*loader)->setup().streams, static_cast<double>(peak - kMemory) / (1 << 20), static_cast<long long>(held.size()),
-                  static_cast<double>(lent) / (1 << 20), static_cast<double>(quarantined) / (1 << 20), static_cast<double>(StatusBytes("RssAnon")) / (1 << 20));
+      const SetupReport setup = (*loader)->setup();
+      const auto mib = [](int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+      std::printf("%s, %d streams: peak %.1f MiB beyond memory_bytes (%d batches with %.1f MiB lent, %.1f MiB with the hung reader)\n",
+                  setup.engine.c_str(), setup.streams, mib(peak - kMemory), static_cast<int>(held.size()), mib(lent), mib(quarantined));
       std::fflush(stdout);
       if (quarantined == 0) return "nothing hangs";
       if (peak < kMemory * 8 / 10) return absl::StrCat("a peak of ", peak, " bytes says that not all memory was used");
@@ -170,7 +172,8 @@ TEST_CASE("320 streams of an ordinary user with 8 MiB of locked memory deliver a
       std::string engine;
       if (const std::string error = Epoch(data, depth, engine); !error.empty()) return error;
       const std::vector<std::string> warnings = log.Warnings();
-      if (warnings.size() != (engine == "uring" ? 0u : 1u)) return absl::StrCat(engine, " with these warnings: ", absl::StrJoin(warnings, "; "));
+      const size_t expected = engine == "uring" ? 0 : 1;
+      if (warnings.size() != expected) return absl::StrCat(engine, " with these warnings: ", absl::StrJoin(warnings, "; "));
       // A ring of depth 16 takes 8 KiB, so 320 of them fit.
       if (has_uring && depth <= 16 && engine != "uring") return absl::StrCat("depth ", depth, ": ", warnings[0]);
       return "";
@@ -227,7 +230,7 @@ TEST_CASE("engine=uring refuses to degrade and names what is short", "[limits]")
   CHECK(result.find("ulimit -l") != std::string::npos);
 }
 
-// The charge of a killed process lingers for some 50 ms (facts: 6.18).
+// The charge of a killed process lingers for some 50 ms (seen on Linux 6.18).
 TEST_CASE("a loader that starts right after another of its user was killed gets its rings", "[limits]") {
   if (::geteuid() != 0) SkipTest("becoming another user needs root");
   if (!HasUring()) SkipTest("there is no io_uring here that could be short of memory");

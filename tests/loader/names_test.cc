@@ -26,8 +26,9 @@ namespace fs = std::filesystem;
 namespace {
 
 const std::vector<std::string>& OddNames() {
-  static const auto* names = new std::vector<std::string>{"a\nb", "a\tb", "\x01\x02", " leading", "trailing ", "-rf", "--help", "back\\slash", "new\r", "quote\"'", "$(x)`y`",
-                                                           "\xE4\xB8\xAD", "\xFF\xFE", "%s%n", "a..b", std::string(255, 'l')};
+  static const auto* names = new std::vector<std::string>{
+      "a\nb",  "a\tb",     "\x01\x02",        " leading",   "trailing ", "-rf",  "--help", "back\\slash",
+      "new\r", "quote\"'", "$(x)`y`", "\xE4\xB8\xAD", "\xFF\xFE",  "%s%n", "a..b",   std::string(255, 'l')};
   return *names;
 }
 

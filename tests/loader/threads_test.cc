@@ -13,6 +13,7 @@
 #include "loader/gate.h"
 #include "ring/engine.h"
 #include "support/child.h"
+#include "support/skip.h"
 
 using namespace penstock;
 using namespace penstock::testing;
@@ -140,6 +141,9 @@ TEST_CASE("every call of a forked child is refused and neither its calls nor its
 }
 
 TEST_CASE("a forked child may open a loader of its own", "[threads]") {
+#if defined(__SANITIZE_THREAD__)
+  SkipTest("ThreadSanitizer ends a forked child that starts threads");
+#endif
   for (const EngineOption engine : Engines()) {
     DataSet data(400);
     LoaderOptions options = data.Options(10);

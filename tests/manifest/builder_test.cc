@@ -237,7 +237,8 @@ TEST_CASE("a manifest of a million files stays below 200 MB and answers", "[mani
   constexpr uint32_t kSamples = 1'000'000;
   ManifestBuilder builder(folder.path());
   for (uint32_t i = 0; i < kSamples; ++i) {
-    const std::string name = "train/n" + std::to_string(10'000'000 + i / 1000) + "/n" + std::to_string(10'000'000 + i / 1000) + "_" + std::to_string(100'000 + i % 1000) + ".JPEG";
+    const std::string folder_name = "n" + std::to_string(10'000'000 + i / 1000);
+    const std::string name = "train/" + folder_name + "/" + folder_name + "_" + std::to_string(100'000 + i % 1000) + ".JPEG";
     REQUIRE(builder.AddObject(name, i % 200'000, i + 1, i + 1).ok());
     const uint32_t crc = i;
     REQUIRE(builder.AddSample(static_cast<int32_t>(i / 1000), {Range{i, 0, i % 200'000, i % 200'000, 0}}, {&crc, 1}).ok());

@@ -29,7 +29,10 @@ namespace {
 // With every column that there is.
 std::string RichManifest(const TempFolder& folder, int samples) {
   ManifestBuilder builder(folder.path());
-  for (int i = 0; i < 20; ++i) REQUIRE_OK(builder.AddObject("f" + std::to_string(i % 3) + "/object" + std::to_string(i), 1000, static_cast<uint64_t>(i) + 1, i));
+  for (int i = 0; i < 20; ++i) {
+    const std::string name = "f" + std::to_string(i % 3) + "/object" + std::to_string(i);
+    REQUIRE_OK(builder.AddObject(name, 1000, static_cast<uint64_t>(i) + 1, i));
+  }
   for (int i = 0; i < samples; ++i) {
     const auto object = static_cast<uint32_t>(i % 20);
     const std::vector<Range> ranges = {{object, 10, 20, 40, 1}, {object, 0, 1000, 1000, 2}};
@@ -212,7 +215,8 @@ TEST_CASE("a header that lies with a right checksum is refused or answered in bo
 TEST_CASE("a column that is missing or there twice is refused", "[manifest]") {
   TempFolder folder;
   const std::string good = RichManifest(folder, 10);
-  const uint32_t optional[] = {layout::kObjectPlaces, layout::kObjectTimes, layout::kLabels, layout::kRangeDelivered, layout::kRangeFields, layout::kRangeCrcs};
+  const uint32_t optional[] = {layout::kObjectPlaces, layout::kObjectTimes, layout::kLabels, layout::kRangeDelivered,
+                               layout::kRangeFields,  layout::kRangeCrcs};
   for (uint32_t i = 0; i < HeaderOf(good).column_count; ++i) {
     std::string bad = good;
     layout::Column column;

@@ -26,19 +26,23 @@ TEMPLATE_TEST_CASE("the time of modification comes with the bytes where it is as
   const timespec times[2] = {{1'111'111'111, 5}, {1'234'567'890, 123'456'789}};
   REQUIRE(::utimensat(AT_FDCWD, backend.PathOf(object).c_str(), times, 0) == 0);
   std::vector<std::byte> memory(9001);
-  Completion done = RunOne(backend.ring(), {.want_mtime = true, .object = object, .length_bytes = 9001, .need_bytes = 9000, .destination = memory.data()});
+  Request request{.want_mtime = true, .object = object, .length_bytes = 9001, .need_bytes = 9000, .destination = memory.data()};
+  Completion done = RunOne(backend.ring(), request);
   CHECK(done.bytes == 9000);
   CHECK(done.mtime_ns == 1'234'567'890'123'456'789);
   CHECK(TextOf(memory, 9000) == ContentOf(object, 9000));
-  done = RunOne(backend.ring(), {.object = object, .length_bytes = 9001, .need_bytes = 9000, .destination = memory.data()});
-  CHECK(done.mtime_ns == kNoMtime);
-  // One that fails has none, and one that ends early has its own.
-  done = RunOne(backend.ring(), {.want_mtime = true, .object = backend.AddMissing(), .length_bytes = 10, .need_bytes = 10, .destination = memory.data()});
-  CHECK(done.error_number == ENOENT);
-  CHECK(done.mtime_ns == kNoMtime);
-  done = RunOne(backend.ring(), {.want_mtime = true, .object = object, .offset_bytes = 8990, .length_bytes = 20, .need_bytes = 20, .destination = memory.data()});
+  request.want_mtime = false;
+  CHECK(RunOne(backend.ring(), request).mtime_ns == kNoMtime);
+  // One that ends early has its own, and one that fails has none.
+  request.want_mtime = true;
+  request.offset_bytes = 8990;
+  done = RunOne(backend.ring(), request);
   CHECK(done.bytes == 10);
   CHECK(done.mtime_ns == 1'234'567'890'123'456'789);
+  request.object = backend.AddMissing();
+  done = RunOne(backend.ring(), request);
+  CHECK(done.error_number == ENOENT);
+  CHECK(done.mtime_ns == kNoMtime);
 }
 
 TEMPLATE_TEST_CASE("a folder in the place of a file is an error and not a hang", "[ring]", FILE_BACKENDS) {
