@@ -292,7 +292,7 @@ absl::Status LoaderCore::ResolveMemory() {
     // As many columns as may be on their way, as far as a sixteenth of the memory goes; beyond that they are staged by the driver.
     const int64_t columns = DeviceLayout::Of(0, options_.batch_size).columns_bytes;
     path.batches = static_cast<int32_t>(std::clamp<int64_t>(options_.memory_bytes / 16 / columns, 1, setup_.prefetch_batches + 1));
-    path.report_ns = kReportNs;
+    path.report_ns = intervals_.report_ns;
     path.deadline_ns = static_cast<int64_t>(options_.deadline_s * 1e9);
     absl::StatusOr<std::unique_ptr<DevicePath>> made_path = DevicePath::Create(device_, arena_, path);
     if (!made_path.ok()) return made_path.status();
@@ -466,9 +466,9 @@ void LoaderCore::StreamMain(size_t index) {
   }
 }
 
-absl::Status LoaderCore::PlanAttempt(int64_t epoch, int64_t step, const std::vector<Decision>& decisions, Attempt& attempt) {
+absl::Status LoaderCore::PlanAttempt(const StepPlan& steps, int64_t epoch, int64_t step, const std::vector<Decision>& decisions, Attempt& attempt) {
   plan_positions_.clear();
-  StepsOf(epoch).Positions(step, options_.rank, plan_positions_);
+  steps.Positions(step, options_.rank, plan_positions_);
   plan_ids_.resize(plan_positions_.size());
   plan_samples_.clear();
   plan_ranges_.clear();
@@ -532,13 +532,14 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
 
   planning_ = true;
   const int64_t generation = generation_;
+  const StepPlan steps = StepsOf(epoch);  // StartEpoch may change the origin meanwhile
   std::shared_ptr<Attempt> attempt = again == nullptr ? std::move(unplaced_) : nullptr;
   unplaced_ = nullptr;
   lock.unlock();
   absl::Status status;
   if (attempt == nullptr) {
     attempt = std::make_shared<Attempt>(arena_, epoch, step);
-    status = PlanAttempt(epoch, step, decisions, *attempt);
+    status = PlanAttempt(steps, epoch, step, decisions, *attempt);
   }
   bool placed = false;
   if (status.ok() && device_path_ != nullptr) {

@@ -143,7 +143,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   void PollDevice();
   void DeviceFailed(const absl::Status& status);
   bool PlanLocked(std::unique_lock<std::mutex>& lock);
-  absl::Status PlanAttempt(int64_t epoch, int64_t step, const std::vector<Decision>& decisions, Attempt& attempt);
+  absl::Status PlanAttempt(const StepPlan& steps, int64_t epoch, int64_t step, const std::vector<Decision>& decisions, Attempt& attempt);
   void AttemptDone(Slot& slot);
   void ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bool hung);
   void DropAhead();
