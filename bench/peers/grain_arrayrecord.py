@@ -1,0 +1,40 @@
+"""Google's grain over ArrayRecord shards (group_size:1, uncompressed), shuffled globally: the form in which grain is meant to be fed."""
+
+import glob
+import os
+
+import grain
+from array_record.python.array_record_module import ArrayRecordWriter
+
+import grain_files
+from common import Job
+
+
+def write(job, folder):
+    out, written, number = None, 0, 0
+    for data in job.samples():
+        if out is None or written + len(data) > 256 << 20:
+            if out is not None:
+                out.close()
+            out, written, number = ArrayRecordWriter(os.path.join(folder, f"{number:05d}.arrayrecord"), "group_size:1,uncompressed"), 0, number + 1
+        out.write(data)
+        written += len(data)
+    out.close()
+
+
+def main():
+    job = Job("grain_arrayrecord", "ArrayRecord shards", grain_files.SETTINGS, converts=True)
+    if job.convert(lambda folder: write(job, folder)):
+        return
+    job.version = f"grain {grain.__version__}" if hasattr(grain, "__version__") else "grain"
+
+    def build():
+        source = grain.sources.ArrayRecordDataSource(sorted(glob.glob(os.path.join(job.packed, "*.arrayrecord"))))
+        iterator, rest = iter(grain_files.epochs_of(grain.MapDataset.source(source), job)), []
+        return lambda epoch: grain_files.epoch_from(iterator, job, rest)
+
+    job.run(build)
+
+
+if __name__ == "__main__":
+    main()
