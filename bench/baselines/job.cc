@@ -199,7 +199,7 @@ void Job::Consume(const Batch& batch) {
     if (seen_[sample.id] == mark) Die("%s was delivered twice in an epoch", name);
     seen_[sample.id] = mark;
     const char* data = batch.buffer + sample.offset;
-    if (sample.bytes > 0) touched_ += static_cast<unsigned char>(*data);
+    if (sample.bytes > 0) touched_ += static_cast<unsigned char>(data[0]) + static_cast<unsigned char>(data[sample.bytes - 1]);
     bytes_ += sample.bytes;
     if (options_.verify) {
       const int64_t wrong = FindWrongContent(options_.data_seed, std::strtoull(name, nullptr, 10), data, sample.bytes);

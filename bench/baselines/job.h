@@ -2,7 +2,7 @@
 // buffer in which every sample has its place before it is read; batches handed to a consumer in order.
 //
 // Readers (threads or rings) claim runs of samples, read each into its place, and report it done. The consumer checks every sample's
-// byte count and that every file came exactly once per epoch, and touches the first byte of each sample.
+// byte count and that every file came exactly once per epoch, and touches the first and the last byte of each sample.
 #ifndef PENSTOCK_BENCH_BASELINES_JOB_H_
 #define PENSTOCK_BENCH_BASELINES_JOB_H_
 
