@@ -13,7 +13,8 @@ from common import Job
 
 def main():
     job = Job("dali_tar", "tar shards", [("threads", 2, "DALI threads"), ("queue", 2, "prefetch_queue_depth of pipeline and reader"),
-                                         ("mmap", 1, "1: map the shards, DALI's default"), ("buffer", 1024, "samples of the shuffle buffer"),
+                                         ("mmap", 1, "1: map the shards, DALI's default"),
+                                         ("buffer", 1024, "samples of the shuffle buffer"),
                                          ("ahead", 0, "1: read_ahead")], converts=True)
     if job.convert(lambda folder: tar_shards.write(job, folder, index=True)):
         return

@@ -16,7 +16,8 @@ def write(job, folder):
         if out is None or written + len(data) > 256 << 20:
             if out is not None:
                 out.close()
-            out, written, number = ArrayRecordWriter(os.path.join(folder, f"{number:05d}.arrayrecord"), "group_size:1,uncompressed"), 0, number + 1
+            out = ArrayRecordWriter(os.path.join(folder, f"{number:05d}.arrayrecord"), "group_size:1,uncompressed")
+            written, number = 0, number + 1
         out.write(data)
         written += len(data)
     out.close()

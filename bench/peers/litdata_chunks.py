@@ -21,8 +21,8 @@ def write(job, folder):
 
 
 def main():
-    job = Job("litdata_chunks", "LitData chunks", [("workers", 2, "worker processes; 0: none"), ("prefetch", 4, "batches ahead of each worker")],
-              converts=True)
+    job = Job("litdata_chunks", "LitData chunks", [("workers", 2, "worker processes; 0: none"),
+                                                   ("prefetch", 4, "batches ahead of each worker")], converts=True)
     if job.convert(lambda folder: write(job, folder)):
         return
     job.version = f"litdata {litdata.__version__}"
@@ -31,8 +31,8 @@ def main():
 
     def build():
         data = litdata.StreamingDataset(job.packed, shuffle=True, seed=job.seed, drop_last=False)
-        loader = litdata.StreamingDataLoader(data, batch_size=job.batch, num_workers=workers, collate_fn=as_list, shuffle=True, drop_last=False,
-                                             prefetch_factor=prefetch if workers else None, persistent_workers=workers > 0)
+        loader = litdata.StreamingDataLoader(data, batch_size=job.batch, num_workers=workers, collate_fn=as_list, shuffle=True,
+                                             drop_last=False, prefetch_factor=prefetch if workers else None, persistent_workers=workers > 0)
         return lambda epoch: loader
 
     job.run(build)

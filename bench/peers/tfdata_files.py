@@ -18,7 +18,7 @@ def finish(data, job):
 
 
 def main():
-    job = Job("tfdata_files", "files", [("parallel", -1, "num_parallel_calls; -1: AUTOTUNE"), ("prefetch", 4, "batches ahead; -1: AUTOTUNE"),
+    job = Job("tfdata_files", "files", [("parallel", -1, "num_parallel_calls; -1: AUTOTUNE"), ("prefetch", 4, "batches ahead"),
                                         ("threads", 0, "private thread pool; 0: tf.data's own")])
     job.version = f"tensorflow {tf.__version__}"
 

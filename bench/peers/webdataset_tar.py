@@ -27,8 +27,9 @@ def main():
 
     def build():
         shards = sorted(glob.glob(os.path.join(job.packed, "*.tar")))
-        data = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=job.seed, empty_check=False, workersplitter=webdataset.split_by_worker,
-                                     nodesplitter=webdataset.single_node_only).shuffle(options.buffer).map(only_bytes)
+        data = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=job.seed, empty_check=False,
+                                     workersplitter=webdataset.split_by_worker, nodesplitter=webdataset.single_node_only)
+        data = data.shuffle(options.buffer).map(only_bytes)
         loader = webdataset.WebLoader(data.batched(job.batch, collation_fn=as_list, partial=True), batch_size=None,
                                       num_workers=options.workers, prefetch_factor=options.prefetch if options.workers else None,
                                       persistent_workers=options.workers > 0)
