@@ -9,6 +9,7 @@
 //                                  cache takes a short answer for the end of the file and fills up with zeros)
 //   PATTERN flip [OFF LEN]         the lowest bit of each of these bytes is wrong
 //   PATTERN delay MICROSECONDS     each read takes so much longer
+//   PATTERN bandwidth BYTES_PER_S  all reads of this line together get so much, in the order in which they came
 //   PATTERN opendelay MICROSECONDS each open takes so much longer
 //   PATTERN hang [OFF LEN]         reads do not return until the line is gone, or their caller is interrupted
 //   PATTERN hanghard [OFF LEN]     reads do not return until the line is gone, whatever their caller does
@@ -25,6 +26,7 @@
 #include <fnmatch.h>
 #include <fuse3/fuse.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,6 +35,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <sstream>
@@ -46,7 +49,7 @@ constexpr useconds_t kHangLookUs = 5000;
 struct Fault {
   std::string pattern;
   std::string kind;
-  int64_t number = 0;  // errno, microseconds or bytes
+  int64_t number = 0;  // errno, microseconds, bytes or bytes per second
   int64_t offset_bytes = 0;
   int64_t length_bytes = INT64_MAX;
 
@@ -58,7 +61,9 @@ struct Fault {
 std::string backing_folder;
 std::string control_file;
 
-bool HasNumber(const std::string& kind) { return kind == "errno" || kind == "delay" || kind == "opendelay" || kind == "trunc" || kind == "openerr"; }
+bool HasNumber(const std::string& kind) {
+  return kind == "errno" || kind == "delay" || kind == "bandwidth" || kind == "opendelay" || kind == "trunc" || kind == "openerr";
+}
 
 std::shared_ptr<const std::vector<Fault>> ReadFaults() {
   auto faults = std::make_shared<std::vector<Fault>>();
@@ -134,6 +139,24 @@ int Hang(const char* path, const char* kind, int64_t offset, int64_t length, boo
   return 0;
 }
 
+// One pipe per pattern: whoever comes next is served when the bytes before it are through. No burst is saved up while it is empty.
+void WaitForPipe(const Fault& fault, int64_t bytes) {
+  static std::mutex mutex;
+  static std::map<std::string, int64_t> free_at_ns;  // by pattern
+  timespec until {};
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    timespec now {};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t& free_ns = free_at_ns[fault.pattern];
+    free_ns = std::max(free_ns, int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec);
+    free_ns += static_cast<int64_t>(1e9 * static_cast<double>(bytes) / static_cast<double>(fault.number));
+    until = {free_ns / 1'000'000'000, free_ns % 1'000'000'000};
+  }
+  while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == EINTR) {
+  }
+}
+
 std::string BackingPath(const char* path) { return backing_folder + path; }
 
 void* Init(fuse_conn_info*, fuse_config* config) {
@@ -190,6 +213,7 @@ int Read(const char* path, char* buffer, size_t size, off_t offset, fuse_file_in
   const int64_t there = std::clamp<int64_t>(end - offset, 0, length);
   ssize_t result = ::pread(static_cast<int>(info->fh), buffer, static_cast<size_t>(there), offset);
   if (result < 0) return -errno;
+  ForEach(path, "bandwidth", offset, length, [result](const Fault& fault) { WaitForPipe(fault, result); });
   if (result > 1 && Has(path, "short", offset, length)) result /= 2;
   ForEach(path, "flip", offset, length, [&](const Fault& fault) {
     for (int64_t i = std::max<int64_t>(0, fault.offset_bytes - offset); i < result && (offset + i) - fault.offset_bytes < fault.length_bytes; ++i) buffer[i] = static_cast<char>(buffer[i] ^ 1);
