@@ -62,6 +62,7 @@ class PoolRing final : public Ring {
       const uint32_t index = done_[next_done_++];
       const PoolSlot& slot = state_->slots[index];
       out[count] = slot.progress.ToCompletion(slot.open_ns, slot.transfer_ns);
+      out[count].served_beside = slot.served_beside;
       slot.progress.AddTo(counters_);
       free_.push_back(index);
     }

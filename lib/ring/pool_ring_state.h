@@ -20,6 +20,7 @@ struct alignas(64) PoolSlot {
   Progress progress;
   int64_t open_ns = 0;
   int64_t transfer_ns = 0;
+  int32_t served_beside = 0;
   std::atomic<bool> cancelled{false};
   uint32_t next = kNoSlot;  // in the list of done ones
 };
@@ -45,6 +46,7 @@ struct PoolRingState {
   // What the threads write for each request: a list without a lock, of which the owner takes all, and its count.
   alignas(64) std::atomic<uint32_t> done_head{kNoSlot};
   std::atomic<uint64_t> done{0};  // since the beginning
+  std::atomic<int32_t> served{0};  // requests that a thread is at now
 
   alignas(64) Parker parker;  // where the owner sleeps
 

@@ -30,6 +30,7 @@
 #include "base/clock.h"
 #include "base/fork_guard.h"
 #include "base/log.h"
+#include "base/thread_demand.h"
 #include "ring/open_flags.h"
 #include "ring/pool_ring_state.h"
 
@@ -127,6 +128,8 @@ struct PreadPoolState {
 
   struct Worker {
     std::thread thread;
+    pid_t tid = 0;
+    std::atomic<int64_t> busy_ns{0};  // written by the thread itself only
     bool ended = false;
   };
 
@@ -153,7 +156,7 @@ struct PreadPoolState {
   void StartWorker(const std::shared_ptr<PreadPoolState>& self);
   void MaybeGrow(const std::shared_ptr<PreadPoolState>& self, bool stuck);
   void Run(const std::shared_ptr<PreadPoolState>& self, size_t index);
-  void Work(Hand& hand, Memory& memory);
+  void Work(Worker& worker, Hand& hand, Memory& memory);
   void FailPending(PoolRingState& ring, int error_number);
   bool TakeFromOthers(Hand& own);
   void Emptied(Hand& hand);
@@ -215,7 +218,7 @@ bool PreadPoolState::TakeFromOthers(Hand& own) {
   return false;
 }
 
-void PreadPoolState::Work(Hand& hand, Memory& memory) {
+void PreadPoolState::Work(Worker& worker, Hand& hand, Memory& memory) {
   // The reference outlives the last PushDone, after which the owner may destroy its side.
   std::shared_ptr<PoolRingState> ring;
   while (true) {
@@ -230,7 +233,10 @@ void PreadPoolState::Work(Hand& hand, Memory& memory) {
       index = hand.slots[hand.begin++];
       if (hand.begin == hand.end) Emptied(hand);
     }
+    ring->slots[index].served_beside = ring->served.fetch_add(1, std::memory_order_relaxed);
     const int64_t took_ns = Perform(*ring, ring->slots[index], memory.scratch);
+    ring->served.fetch_sub(1, std::memory_order_relaxed);
+    worker.busy_ns.store(worker.busy_ns.load(std::memory_order_relaxed) + took_ns, std::memory_order_relaxed);
     // One long read is no sign: the thread may just have lost its CPU for a while.
     const int64_t counted_ns = std::min(took_ns, 4 * kSlowNs);
     memory.mean_ns = memory.mean_ns == 0 ? counted_ns : (7 * memory.mean_ns + counted_ns) / 8;
@@ -246,11 +252,13 @@ void PreadPoolState::Run(const std::shared_ptr<PreadPoolState>& self, size_t ind
   Memory memory;
   std::unique_lock<std::mutex> lock(mutex);
   Hand& hand = *hands[index];
+  Worker& worker = *workers[index];
+  worker.tid = ::gettid();
   while (!stopping) {
     if (rings.empty()) {
       if (full_hands.load(std::memory_order_relaxed) > 0 && TakeFromOthers(hand)) {
         lock.unlock();
-        Work(hand, memory);
+        Work(worker, hand, memory);
         lock.lock();
         continue;
       }
@@ -288,10 +296,10 @@ void PreadPoolState::Run(const std::shared_ptr<PreadPoolState>& self, size_t ind
     const bool wake = idle > 0 && (pending > (slow_now ? 0 : kHandMax / 2) || (count > 1 && patrolling == 0));
     lock.unlock();
     if (wake) work.notify_one();
-    Work(hand, memory);
+    Work(worker, hand, memory);
     lock.lock();
   }
-  workers[index]->ended = true;
+  worker.ended = true;
   ended.notify_all();
 }
 
@@ -301,6 +309,7 @@ void PreadPoolState::FailPending(PoolRingState& ring, int error_number) {
     --pending;
     PoolSlot& slot = ring.slots[index];
     slot.open_ns = slot.transfer_ns = 0;
+    slot.served_beside = 0;
     slot.progress.Fail(error_number, RequestStage::kOpen);
     ring.PushDone(index);
   }
@@ -332,6 +341,23 @@ PreadPool::~PreadPool() {
   }
   lock.unlock();
   for (std::thread& thread : ended) thread.join();
+}
+
+PreadPool::Usage PreadPool::usage() const {
+  Usage usage;
+  std::vector<pid_t> tids;
+  {
+    std::lock_guard<std::mutex> lock(state_->mutex);
+    for (const auto& worker : state_->workers) {
+      usage.busy_ns += worker->busy_ns.load(std::memory_order_relaxed);
+      if (worker->tid != 0 && !worker->ended) tids.push_back(worker->tid);
+    }
+  }
+  for (const pid_t tid : tids) {
+    const int64_t demand_ns = ThreadDemandNs(tid);
+    if (demand_ns >= 0) usage.demand_ns = std::max<int64_t>(0, usage.demand_ns) + demand_ns;
+  }
+  return usage;
 }
 
 int PreadPool::worker_max() const { return state_->worker_max; }

@@ -23,6 +23,14 @@ class PreadPool {
   int worker_max() const;
   int worker_count() const;  // started so far
 
+  // Of all threads together, since they began: how long they were at requests, and how much CPU time they wanted (-1: not known). Where the
+  // two are near each other the CPU is what bounds them, and not the store. Opens a file per thread.
+  struct Usage {
+    int64_t busy_ns = 0;
+    int64_t demand_ns = -1;
+  };
+  Usage usage() const;
+
   // For the rings.
   void Push(const std::shared_ptr<PoolRingState>& ring, const uint32_t* slots, uint32_t count);
   // Takes back what no thread has begun.

@@ -111,7 +111,7 @@ class Progress {
   }
 
   Completion ToCompletion(int64_t open_ns, int64_t transfer_ns) const {
-    return {request_.cookie, static_cast<int64_t>(done_bytes_), error_number_, stage_, open_ns, transfer_ns, mtime_ns_};
+    return {request_.cookie, static_cast<int64_t>(done_bytes_), error_number_, stage_, open_ns, transfer_ns, mtime_ns_, -1};
   }
 
   uint64_t done_bytes() const { return done_bytes_; }

@@ -46,6 +46,9 @@ struct Completion {
   int64_t open_ns = 0;      // from the start of the open to its completion
   int64_t transfer_ns = 0;  // from the first byte asked for to the last one come
   int64_t mtime_ns = kNoMtime;  // the object's st_mtime, asked for after the last byte came
+  // Where a ring keeps requests in a queue of its own (threads): how many others were past it when this one's turn came; waiting in that
+  // queue is in no time. -1: all that were in flight.
+  int32_t served_beside = -1;
 };
 
 struct RingCounters {

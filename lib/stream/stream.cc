@@ -324,7 +324,12 @@ void Stream::Finish(const Completion& completion, int64_t now_ns) {
     OpDone(op);
     return;
   }
-  if (completion.error_number == 0) s.stats.fit.Add(op.bytes_ahead, static_cast<double>(completion.transfer_ns));
+  if (completion.error_number == 0) {
+    // What waited in the ring's own queue was not yet asked of the store. Which requests were past it is not known, so that they count
+    // as large as this one.
+    const double beside = completion.served_beside * static_cast<double>(op.request.need_bytes);
+    s.stats.fit.Add(completion.served_beside < 0 ? op.bytes_ahead : beside, static_cast<double>(completion.transfer_ns));
+  }
   absl::Status status = Describe(op, completion);
   if (status.ok()) {
     OpDone(op);

@@ -1,0 +1,15 @@
+#include "base/thread_demand.h"
+
+#include <fstream>
+#include <string>
+
+namespace penstock {
+
+int64_t ThreadDemandNs(pid_t tid) {
+  std::ifstream file("/proc/self/task/" + std::to_string(tid) + "/schedstat");
+  int64_t on_cpu_ns = 0;
+  int64_t on_queue_ns = 0;
+  return file >> on_cpu_ns >> on_queue_ns ? on_cpu_ns + on_queue_ns : -1;
+}
+
+}  // namespace penstock
