@@ -26,6 +26,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread_demand.h"
 #include "loader/lease.h"
 #include "loader/residency.h"
 #include "loader/verdict.h"
@@ -182,6 +183,15 @@ void LoaderCore::ChooseIo() {
   if (direct_ && manifest_->range_count() > manifest_->sample_count()) {
     direct_ = false;
     why = "samples of several ranges are read buffered";
+  }
+  if (engine_ == Engine::kThreads) {
+    if (pool_->worker_max() <= setup_.queue_depth) reading_threads_ = pool_->worker_max();
+  } else if (!residency.answers_at_once) {
+    // Each read holds one of io_uring's workers, of which a ring has io_workers. More would wait in the kernel's queue, where they age
+    // towards deadline_s behind one that hangs, and where a read cannot be told from an open that takes long.
+    if (static_cast<size_t>(options_.io_workers) <= ring_options_.capacity) reading_threads_ = options_.io_workers;
+    ring_options_.capacity = std::min(ring_options_.capacity, static_cast<size_t>(options_.io_workers));
+    setup_.queue_depth = static_cast<int32_t>(ring_options_.capacity) * setup_.streams;
   }
   plan_options_.direct_alignment = direct_ ? static_cast<uint64_t>(residency.direct_alignment) : 0;
   setup_.io = direct_ ? "direct" : "buffered";
@@ -360,7 +370,7 @@ absl::Status LoaderCore::Open() {
   setup_.arena_bytes = memory.bytes;
   if (!codec_->identity()) {
     ComputePoolOptions compute;
-    compute.threads = std::max(1, static_cast<int>(std::lround(options_.cpu_share * allowed_cpus_)));
+    compute.threads = compute_threads_ = std::max(1, static_cast<int>(std::lround(options_.cpu_share * allowed_cpus_)));
     absl::StatusOr<std::unique_ptr<ComputePool>> pool = ComputePool::Create(compute);
     if (!pool.ok()) return pool.status();
     compute_ = *std::move(pool);
@@ -370,6 +380,7 @@ absl::Status LoaderCore::Open() {
                                                    " ranks, and tail=drop leaves them out; lower batch_size, or use tail=pad or tail=partial"));
   }
   totals_.process_cpu_begin_s = ProcessCpuSeconds();
+  if (pool_ != nullptr) totals_.pool_begin = pool_->usage();
 
   return StartStreams();
 }
@@ -419,6 +430,7 @@ void LoaderCore::StreamMain(size_t index) {
   ::pthread_setname_np(::pthread_self(), absl::StrCat("penstock/", index).substr(0, 15).c_str());
   if (options_.pin_cpus && placement_[index].cpu >= 0) PinThisThread(placement_[index].cpu);
   StreamThread& thread = *threads_[index];
+  thread.tid.store(::gettid(), std::memory_order_relaxed);
   Stream* running = nullptr;
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
@@ -1167,6 +1179,8 @@ absl::Status LoaderCore::StartEpoch(int64_t epoch) {
   policy_count_ = 0;
   totals_ = EpochTotals();
   totals_.process_cpu_begin_s = ProcessCpuSeconds();
+  totals_.stream_demand_begin_ns = StreamDemandNs();
+  if (pool_ != nullptr) totals_.pool_begin = pool_->usage();
   WakeStreams();
   return absl::OkStatus();
 }
@@ -1239,6 +1253,17 @@ std::string LoaderCore::state() const {
   return state.ToJson();
 }
 
+// What the streams' threads wanted of the CPU since they began; -1: not known.
+int64_t LoaderCore::StreamDemandNs() const {
+  int64_t sum_ns = -1;
+  for (const auto& thread : threads_) {
+    const pid_t tid = thread->ended ? 0 : thread->tid.load(std::memory_order_relaxed);
+    const int64_t demand_ns = tid == 0 ? -1 : ThreadDemandNs(tid);
+    if (demand_ns >= 0) sum_ns = std::max<int64_t>(0, sum_ns) + demand_ns;
+  }
+  return sum_ns;
+}
+
 EpochReport LoaderCore::report() const {
   std::lock_guard<std::mutex> lock(mutex_);
   EpochReport report;
@@ -1280,8 +1305,24 @@ EpochReport LoaderCore::report() const {
   report.latency_floor_us = 1e-3 * reads.fit.floor_ns();
   if (reads.fit.slope() > 0) report.bandwidth_mb_per_s = 1e3 / reads.fit.slope() * std::max(1, setup_.streams);
   report.ledger = totals_.ledger;
-  const double cpu_share = (ProcessCpuSeconds() - totals_.process_cpu_begin_s) / (std::max(report.wall_s, 1e-9) * allowed_cpus_);
-  Judge(report, setup_.streams, setup_.queue_depth, cpu_share, 1e-9 * static_cast<double>(reads.blocked_ns));
+  JudgeFigures figures;
+  figures.streams = setup_.streams;
+  figures.queue_depth = setup_.queue_depth;
+  figures.io_workers = reading_threads_;
+  figures.codec_threads = compute_ == nullptr ? 0 : compute_threads_;
+  figures.process_cpu_share = (ProcessCpuSeconds() - totals_.process_cpu_begin_s) / (std::max(report.wall_s, 1e-9) * allowed_cpus_);
+  figures.blocked_s = 1e-9 * static_cast<double>(reads.blocked_ns);
+  const int64_t demand_ns = StreamDemandNs();
+  if (demand_ns >= 0) figures.stream_demand_s = 1e-9 * static_cast<double>(demand_ns - totals_.stream_demand_begin_ns);
+  if (pool_ != nullptr) {
+    const PreadPool::Usage usage = pool_->usage();
+    const int64_t busy_ns = usage.busy_ns - totals_.pool_begin.busy_ns;
+    if (usage.demand_ns >= 0 && busy_ns > 0) {
+      const int64_t wanted_ns = usage.demand_ns - std::max<int64_t>(0, totals_.pool_begin.demand_ns);
+      figures.worker_cpu_share = static_cast<double>(wanted_ns) / static_cast<double>(busy_ns);
+    }
+  }
+  Judge(report, figures);
   return report;
 }
 

@@ -116,6 +116,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   };
   struct StreamThread {
     std::thread thread;
+    std::atomic<pid_t> tid{0};
     std::unique_ptr<Stream> stream;  // null until its ring is made
     absl::Status status;
     bool started = false;
@@ -149,6 +150,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   void DropAhead();
   absl::StatusOr<Batch> TakeFront();
   std::string Waiting() const;
+  int64_t StreamDemandNs() const;
   absl::Status AllLent() const;
   Slot* FindSlot(const Attempt* attempt);
   void WakeStreams();
@@ -185,6 +187,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::shared_ptr<PreadPool> pool_;
   SetupReport setup_;
   int allowed_cpus_ = 1;
+  int reading_threads_ = 0;  // > 0: io_workers, where the threads that do the reads are what bounds the reads in flight
+  int compute_threads_ = 0;
   int32_t local_rank_ = 0;
   int32_t local_world_size_ = 1;
 
@@ -224,6 +228,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
     int64_t delivered = 0, substituted = 0, skipped = 0, batches = 0, bytes = 0;
     int64_t begin_ns = 0, last_ns = 0, wait_ns = 0, copy_wait_ns = 0, first_batch_ns = 0;
     double process_cpu_begin_s = 0;
+    int64_t stream_demand_begin_ns = 0;
+    PreadPool::Usage pool_begin;
     std::vector<float> next_us;
     std::vector<LedgerEntry> ledger;
     ReadStats reads;

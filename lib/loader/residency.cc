@@ -4,6 +4,7 @@
 #include <linux/stat.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,8 +17,11 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/io_error.h"
@@ -38,17 +42,53 @@ int64_t MemAvailable() {
   return 0;
 }
 
-// The memory limit of this process's cgroup, less what it uses; 0 where there is none.
-int64_t CgroupAvailable() {
-  for (const char* folder : {"/sys/fs/cgroup", "/sys/fs/cgroup/memory"}) {
-    const bool v1 = std::string(folder).find("memory") != std::string::npos;
-    std::ifstream limit(absl::StrCat(folder, v1 ? "/memory.limit_in_bytes" : "/memory.max"));
-    std::ifstream usage(absl::StrCat(folder, v1 ? "/memory.usage_in_bytes" : "/memory.current"));
-    int64_t most = 0;
-    int64_t used = 0;
-    if (limit >> most && usage >> used && most > 0 && most < (int64_t{1} << 60)) return std::max<int64_t>(1, most - used);
+// The cgroup's page cache counts as used there, but goes when memory is wanted.
+int64_t CgroupPageCache(const std::string& folder) {
+  std::ifstream stat(folder + "/memory.stat");
+  int64_t sum = 0;
+  int64_t total = 0;  // v1: with the children, as memory.usage_in_bytes has them
+  bool has_total = false;
+  std::string key;
+  for (int64_t value = 0; stat >> key >> value;) {
+    if (key == "active_file" || key == "inactive_file") sum += value;
+    if (key == "total_active_file" || key == "total_inactive_file") {
+      total += value;
+      has_total = true;
+    }
   }
-  return 0;
+  return has_total ? total : sum;
+}
+
+// The least that the limits of this process's memory cgroup and of those above it leave; 0 where there are none. A batch system's job has
+// its
+// limit below the mount's root; in a container the path is the host's, and the root is what counts.
+int64_t CgroupAvailable() {
+  int64_t least = 0;
+  std::ifstream cgroups("/proc/self/cgroup");
+  std::vector<std::pair<std::string, std::string>> places = {{"/sys/fs/cgroup", ""}, {"/sys/fs/cgroup/memory", ""}};
+  for (std::string line; std::getline(cgroups, line);) {
+    const std::vector<std::string> parts = absl::StrSplit(line, absl::MaxSplits(':', 2));
+    if (parts.size() != 3) continue;
+    if (parts[0] == "0" && parts[1].empty()) places[0].second = parts[2];
+    if (parts[1] == "memory") places[1].second = parts[2];
+  }
+  for (auto& [mount, path] : places) {
+    const bool v1 = absl::EndsWith(mount, "memory");
+    while (true) {
+      const std::string folder = path == "/" ? mount : mount + path;
+      std::ifstream limit(folder + (v1 ? "/memory.limit_in_bytes" : "/memory.max"));
+      std::ifstream usage(folder + (v1 ? "/memory.usage_in_bytes" : "/memory.current"));
+      int64_t most = 0;
+      int64_t used = 0;
+      if (limit >> most && usage >> used && most > 0 && most < (int64_t{1} << 60)) {
+        const int64_t left = std::max<int64_t>(1, most - std::max<int64_t>(0, used - CgroupPageCache(folder)));
+        least = least == 0 ? left : std::min(least, left);
+      }
+      if (path.empty() || path == "/") break;
+      path.erase(path.rfind('/'));
+    }
+  }
+  return least;
 }
 
 struct DirectRule {
@@ -57,69 +97,93 @@ struct DirectRule {
 };
 
 // By doing: statx(2) with STATX_DIOALIGN where the kernel has it (6.1), and an open and a read that must succeed.
-DirectRule ProbeDirect(const ObjectStore& objects, uint32_t object) {
-  std::string scratch;
-  const absl::StatusOr<OpenTarget> target = objects.Target(object, scratch);
-  if (!target.ok()) return {0, std::string(target.status().message())};
-  const UniqueFd fd(::openat(target->dir_fd, target->path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+DirectRule ProbeDirect(const OpenTarget& target) {
+  const UniqueFd fd(::openat(target.dir_fd, target.path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!fd.valid()) return {0, absl::StrCat("the file system refuses O_DIRECT: ", ErrnoText(errno))};
   int64_t alignment = 4096;
+  std::string why = "a direct read of 4096 bytes worked; the file system does not say the alignment (STATX_DIOALIGN)";
 #if defined(STATX_DIOALIGN)
   struct statx info = {};
   if (::syscall(SYS_statx, fd.get(), "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 && (info.stx_mask & STATX_DIOALIGN) != 0) {
     if (info.stx_dio_offset_align == 0) return {0, "the file system says that this file has no direct reads (STATX_DIOALIGN)"};
     alignment = std::max<int64_t>(info.stx_dio_offset_align, info.stx_dio_mem_align);
+    why = absl::StrCat("STATX_DIOALIGN: offsets of ", info.stx_dio_offset_align, ", memory of ", info.stx_dio_mem_align, " bytes");
   }
 #endif
   alignas(4096) static thread_local char buffer[4096];
   if (::pread(fd.get(), buffer, sizeof buffer, 0) < 0) return {0, absl::StrCat("a direct read failed: ", ErrnoText(errno))};
-  return {alignment, "allowed"};
+  return {alignment, why};
+}
+
+// By doing: preadv2(2) with RWF_NOWAIT gives EOPNOTSUPP where the file system cannot promise not to sleep (FUSE, NFS). io_uring asks the
+// same
+// question, and hands the read to its worker pool then (io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS).
+bool AnswersAtOnce(const OpenTarget& target) {
+  const UniqueFd fd(::openat(target.dir_fd, target.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd.valid()) return true;
+  char byte;
+  const iovec part = {&byte, 1};
+  return ::preadv2(fd.get(), &part, 1, 0, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
 }
 
 // On a thread of its own, which stays behind where the store hangs: Open() must not.
-DirectRule ProbeDirectWithin(std::shared_ptr<const ObjectStore> objects, uint32_t object, int64_t patience_ns) {
+FileRules LookAtFileWithin(std::shared_ptr<const ObjectStore> objects, uint32_t object, int64_t patience_ns) {
   struct Answer {
     std::mutex mutex;
     std::condition_variable came;
     bool here = false;
-    DirectRule rule;
+    FileRules rules;
   };
   auto answer = std::make_shared<Answer>();
   std::thread thread;
   try {
     thread = std::thread([answer, objects, object] {
-      DirectRule rule = ProbeDirect(*objects, object);
+      std::string scratch;
+      const absl::StatusOr<OpenTarget> target = objects->Target(object, scratch);
+      FileRules rules = target.ok() ? LookAtFile(*target) : FileRules{0, std::string(target.status().message()), true};
       std::lock_guard<std::mutex> lock(answer->mutex);
-      answer->rule = std::move(rule);
+      answer->rules = std::move(rules);
       answer->here = true;
       answer->came.notify_all();
     });
   } catch (const std::system_error& error) {
-    return {0, absl::StrCat("it was not tried: no thread: ", error.what())};
+    return {0, absl::StrCat("it was not tried: no thread: ", error.what()), true};
   }
   std::unique_lock<std::mutex> lock(answer->mutex);
   if (answer->came.wait_for(lock, std::chrono::nanoseconds(patience_ns), [&] { return answer->here; })) {
     lock.unlock();
     thread.join();
-    return answer->rule;
+    return answer->rules;
   }
   thread.detach();
-  return {0, absl::StrCat("a direct read of ", EscapeName(objects->Name(object)), " had no answer for ", patience_ns / kNsPerMs, " ms")};
+  return {0, absl::StrCat("a direct read of ", EscapeName(objects->Name(object)), " had no answer for ", patience_ns / kNsPerMs, " ms"), false};
 }
 
 }  // namespace
 
+int64_t AvailableMemory() {
+  const int64_t machine = MemAvailable();
+  const int64_t cgroup = CgroupAvailable();
+  return cgroup > 0 && (machine == 0 || cgroup < machine) ? cgroup : machine;
+}
+
+FileRules LookAtFile(const OpenTarget& target) {
+  const DirectRule direct = ProbeDirect(target);
+  return {direct.alignment, direct.why, AnswersAtOnce(target)};
+}
+
 Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const ObjectStore> objects, bool ask_direct, int64_t patience_ns) {
   Residency residency;
   residency.data_bytes = static_cast<int64_t>(manifest.total_bytes());
-  residency.available_bytes = MemAvailable();
-  if (const int64_t cgroup = CgroupAvailable(); cgroup > 0) residency.available_bytes = std::min(residency.available_bytes, cgroup);
+  residency.available_bytes = AvailableMemory();
   const std::string sizes = absl::StrCat("the data set has ", FormatBytes(residency.data_bytes), ", memory available is ", FormatBytes(residency.available_bytes));
   // Below four fifths the page cache can hold the set beside the trainer's own growth.
   const bool fits = residency.available_bytes == 0 || residency.data_bytes < residency.available_bytes / 5 * 4;
-  DirectRule direct;
-  if (!fits || ask_direct) direct = ProbeDirectWithin(std::move(objects), 0, patience_ns);
+  // Whether direct reads are allowed matters only sometimes; whether reads are answered at once is worth half a second.
+  const FileRules rules = LookAtFileWithin(std::move(objects), 0, !fits || ask_direct ? patience_ns : std::min(patience_ns, kNsPerSecond / 2));
+  const DirectRule direct = {rules.direct_alignment, rules.direct_why};
   residency.direct_alignment = direct.alignment;
+  residency.answers_at_once = rules.answers_at_once;
   if (fits) {
     residency.why = absl::StrCat(sizes, ": the page cache holds it");
   } else if (direct.alignment == 0) {

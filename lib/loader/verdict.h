@@ -6,9 +6,20 @@
 
 namespace penstock {
 
-// Fills `bound` and `verdict` from the other fields. `streams` and `queue_depth` are the loader's; `process_cpu_share` is the CPU time that the
-// process used, as a share of all its allowed cores.
-void Judge(EpochReport& report, int streams, int queue_depth, double process_cpu_share, double blocked_s);
+// What the verdict needs beside the report.
+struct JudgeFigures {
+  int streams = 1;
+  int queue_depth = 0;           // reads in flight, all streams
+  int io_workers = 0;            // > 0: each read takes one of so many threads (of a ring), and these are what bounds the reads in flight
+  int codec_threads = 0;
+  double process_cpu_share = 0;  // CPU time that the process used, as a share of all its allowed cores
+  double blocked_s = 0;          // the streams slept with requests in flight, summed
+  double stream_demand_s = -1;   // CPU time that the streams' threads wanted: used, or waited for behind others; -1: not known
+  double worker_cpu_share = 0;   // of the pread pool's time at requests: CPU time that its threads wanted
+};
+
+// Fills `bound` and `verdict` from the other fields.
+void Judge(EpochReport& report, const JudgeFigures& figures);
 
 }  // namespace penstock
 
