@@ -7,6 +7,7 @@
 
 #include "absl/strings/string_view.h"
 #include "penstock/export.h"
+#include "penstock/topology.h"
 
 namespace penstock {
 
@@ -15,7 +16,7 @@ enum class FindingLevel { kGood, kNote, kProblem };
 /// One thing that was looked at.
 struct Finding {
   FindingLevel level = FindingLevel::kGood;
-  std::string subject;  // "engine", "locked memory", "open files", "cores"...
+  std::string subject;  // "engine", "locked memory", "open files", "cores", "NUMA binding", "GPU", "direct reads", "data set"...
   std::string seen;     // what there is
   std::string advice;   // what to change; empty where nothing is to be changed
 };
@@ -25,11 +26,15 @@ struct DoctorReport {
   std::string topology;  // the map of cores, nodes and GPUs
 };
 
-/// Looks at the engine (by trying it), kernel, limits, memory, cores and, where `root` is not empty, the file system of a data set.
+/// Looks at the engine (by trying it), kernel, limits, memory, cores, NUMA binding, GPUs and, where `root` is not empty, at a data set:
+/// its file
+/// system, what that allows (by trying it on one file), and its size against the memory available. `source` is where cores, nodes and GPUs
+/// are
+/// read from.
 ///
 /// Errors:   none: what cannot be read is a finding.
 /// Threads:  any.
-PENSTOCK_EXPORT DoctorReport Examine(absl::string_view root = {});
+PENSTOCK_EXPORT DoctorReport Examine(absl::string_view root = {}, const TopologySource& source = {});
 
 }  // namespace penstock
 

@@ -11,6 +11,9 @@ namespace penstock::testing {
 // anything has probed for io_uring. Returns "" or why it could not be done.
 std::string DenyIoUring(int error_number);
 
+// The same for one system call, by its number (SYS_mbind).
+std::string DenySystemCall(int call, int error_number);
+
 }  // namespace penstock::testing
 
 #endif  // PENSTOCK_TESTS_SUPPORT_SECCOMP_H_
