@@ -13,6 +13,7 @@ namespace {
 
 struct PlanArguments {
   std::string root;
+  std::string manifest;
   int64_t samples = 0;
   std::string state;
   int64_t epoch = 0;
@@ -29,9 +30,13 @@ struct PlanArguments {
 int RunPlan(PlanArguments arguments) {
   int64_t samples = arguments.samples;
   std::string fingerprint;
+  if (samples < 0) return Fail(absl::InvalidArgumentError("plan: --samples is below 0"));
   if (samples == 0) {
     if (arguments.root.empty()) return Fail(absl::InvalidArgumentError("plan: give a data set, or --samples N"));
-    absl::StatusOr<std::shared_ptr<const Manifest>> manifest = Manifest::Open(arguments.root);
+    IndexOptions index;
+    index.manifest_path = arguments.manifest;
+    index.keep_stale = true;  // as a loader does: what it delivers is what is printed
+    absl::StatusOr<std::shared_ptr<const Manifest>> manifest = Manifest::Open(arguments.root, index);
     if (!manifest.ok()) return Fail(manifest.status());
     samples = (*manifest)->sample_count();
     fingerprint = (*manifest)->fingerprint();
@@ -83,6 +88,7 @@ Command AddPlan(CLI::App& app) {
   auto arguments = std::make_shared<PlanArguments>();
   CLI::App* command = app.add_subcommand("plan", "Print which samples a rank reads in a step, without touching data; without --step, the epoch's counts");
   command->add_option("root", arguments->root, "the data set (or --samples)");
+  command->add_option("--manifest", arguments->manifest, "where the data set's manifest was saved; default: its usual place");
   command->add_option("--samples", arguments->samples, "number of samples, instead of a data set");
   command->add_option("--state", arguments->state, "JSON of a saved state: its order, epoch and position");
   command->add_option("--epoch", arguments->epoch)->capture_default_str();

@@ -1,0 +1,253 @@
+// What scripts and people rely on: exit statuses, what goes to stdout and what to stderr, and that an interrupted program leaves nothing
+// broken.
+#include <fcntl.h>
+#include <pty.h>
+
+#include <chrono>
+#include <thread>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/program.h"
+#include "loader/data_set.h"
+#include "penstock/loader.h"
+#include "support/fault_fs.h"
+#include "support/skip.h"
+
+using namespace penstock;
+using namespace penstock::testing;
+
+namespace {
+
+bool Has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+// What a program says on a terminal that is its stdout and its stderr.
+std::string OnTerminal(std::vector<std::string> words) {
+  int terminal = -1;
+  const pid_t pid = ::forkpty(&terminal, nullptr, nullptr, nullptr);
+  if (pid < 0) SkipTest("no pseudo-terminal");
+  if (pid == 0) {
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    ::execvp(arguments[0], arguments.data());
+    ::_exit(127);
+  }
+  std::string text;
+  char buffer[4096];
+  for (ssize_t count; (count = ::read(terminal, buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<size_t>(count));
+  ::close(terminal);
+  ::waitpid(pid, nullptr, 0);
+  return text;
+}
+
+// Sends SIGINT and waits. -1: the program did not end.
+int Interrupt(Program& program) {
+  ::kill(program.pid(), SIGINT);
+  for (int waited_ms = 0; waited_ms < 20000; waited_ms += 10) {
+    if (program.ended()) return program.Wait().status;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return -1;
+}
+
+}  // namespace
+
+TEST_CASE("help is printed on stdout and is a success", "[cli]") {
+  for (const char* command : {"", "index", "bench", "plan", "doctor"}) {
+    const Outcome outcome = *command == '\0' ? Penstock({"--help"}) : Penstock({command, "--help"});
+    CAPTURE(command);
+    CHECK(outcome.status == 0);
+    CHECK(Has(outcome.out, "Usage"));
+    CHECK(outcome.err.empty());
+  }
+}
+
+TEST_CASE("wrong usage ends with 2 and says so on stderr", "[cli]") {
+  DataSet data(4);
+  const std::vector<std::vector<std::string>> wrong = {
+      {},
+      {"no-such-command"},
+      {"bench"},
+      {"bench", data.root(), "--no-such-option"},
+      {"bench", data.root(), "--epochs", "0"},
+      {"bench", data.root(), "--set", "no_such_option=1"},
+      {"bench", data.root(), "--set", "batch_size=many"},
+      {"index", data.root(), "--rule", "no-such-rule"},
+      {"plan", "--samples", "10", "--rank", "3", "--world", "2"},
+      {"plan"},
+  };
+  for (const auto& arguments : wrong) {
+    const Outcome outcome = Penstock(arguments);
+    CAPTURE(arguments);
+    CHECK(outcome.status == 2);
+    CHECK(outcome.out.empty());
+    CHECK(!outcome.err.empty());
+  }
+}
+
+TEST_CASE("work that fails ends with 1 and says why on stderr", "[cli]") {
+  for (const char* command : {"index", "bench", "plan"}) {
+    const Outcome outcome = Penstock({command, "/no/such/folder"});
+    CAPTURE(command);
+    CHECK(outcome.status == 1);
+    CHECK(outcome.out.empty());
+    CHECK(outcome.err.rfind("penstock: ", 0) == 0);
+    CHECK(Has(outcome.err, "/no/such/folder"));
+  }
+}
+
+TEST_CASE("bench prints one JSON object and nothing else on stdout", "[cli]") {
+  DataSet data(50);
+  const Outcome outcome = Penstock({"bench", data.root(), "--json", "--epochs", "2", "--batch", "8"});  // it also indexes
+  REQUIRE(outcome.status == 0);
+  const nlohmann::json json = nlohmann::json::parse(outcome.out);
+  for (const char* number : {"epoch", "wall_s", "samples", "bytes", "samples_per_s", "mb_per_s", "cpu_s", "cpu_s_per_gb", "next_p50_us",
+      "next_p99_us", "first_batch_s", "wait_share",
+                             "skipped", "substituted", "open_latency_us", "read_latency_us", "latency_floor_us", "bandwidth_mb_per_s",
+                             "open_s", "peak_rss_bytes", "streams", "queue_depth"}) {
+    CAPTURE(number);
+    CHECK(json[number].is_number());
+  }
+  for (const char* text : {"bound", "verdict", "engine", "io", "pages"}) {
+    CAPTURE(text);
+    CHECK(json[text].is_string());
+  }
+  REQUIRE(json["epochs"].size() == 2);
+  CHECK(json["epochs"][0]["epoch"] == 0);
+  CHECK(json["epoch"] == 1);
+  CHECK(json["samples"] == 50);
+  CHECK(json["verdict"].get<std::string>().rfind(json["bound"].get<std::string>() + ": ", 0) == 0);
+  int64_t bytes = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(data.root())) {
+    if (entry.is_regular_file() && !Has(entry.path().string(), ".penstock")) bytes += static_cast<int64_t>(entry.file_size());
+  }
+  CHECK(json["bytes"] == bytes);
+}
+
+TEST_CASE("progress of an indexing is a bar on a terminal and plain lines in a log", "[cli]") {
+  DataSet data(50);
+  const Outcome logged = Penstock({"index", data.root()});
+  CHECK(logged.status == 0);
+  CHECK(!Has(logged.err, "\r"));
+  CHECK(!Has(logged.err, "\033"));
+  CHECK(Has(logged.err, "scanning: "));
+  CHECK(Has(logged.out, "50 samples, 3 classes"));
+  const std::string shown = OnTerminal({PENSTOCK_CLI, "index", data.root()});
+  CHECK(Has(shown, "\033[K"));
+  // A terminal's own line ends are \r\n: a lone \r is ours.
+  bool rewritten = false;
+  for (size_t at = shown.find('\r'); at != std::string::npos; at = shown.find('\r', at + 1)) rewritten = rewritten ||
+      (at + 1 < shown.size() && shown[at + 1] != '\n' && shown[at + 1] != '\r');
+  CHECK(rewritten);
+}
+
+TEST_CASE("plan prints the ids that a loader delivers, also for a state and another world size", "[cli]") {
+  DataSet data(101);
+  LoaderOptions options = data.Options(4);
+  options.seed = 17;
+  options.world_size = 3;
+  options.rank = 1;
+  const auto compare = [&](LoaderOptions loader_options, std::vector<std::string> arguments, int64_t steps) {
+    auto loader = MustOpen(loader_options);
+    for (int64_t step = 0; step < steps; ++step) {
+      const absl::StatusOr<Batch> batch = loader->Next();
+      REQUIRE_OK(batch);
+      std::string ids;
+      for (const int64_t id : batch->ids()) ids += std::to_string(id) + "\n";
+      std::vector<std::string> all = {"plan", data.root(), "--batch", std::to_string(loader_options.batch_size), "--world",
+          std::to_string(loader_options.world_size), "--rank",
+                                      std::to_string(loader_options.rank), "--step", std::to_string(step)};
+      all.insert(all.end(), arguments.begin(), arguments.end());
+      const Outcome outcome = Penstock(all);
+      INFO(outcome.err);
+      CHECK(outcome.status == 0);
+      CHECK(outcome.out == ids);
+    }
+    return loader->state();
+  };
+  const std::string state = compare(options, {"--seed", "17"}, 3);
+  options.state = state;
+  options.world_size = 2;
+  options.rank = 1;
+  options.batch_size = 5;
+  compare(options, {"--state", state}, 3);
+}
+
+TEST_CASE("plan refuses a state of another data set", "[cli]") {
+  DataSet data(30);
+  DataSet other(31);
+  auto loader = MustOpen(other.Options(4));
+  const Outcome outcome = Penstock({"plan", data.root(), "--state", loader->state(), "--step", "0"});
+  CHECK(outcome.status != 0);
+  CHECK(outcome.out.empty());
+  CHECK(!outcome.err.empty());
+}
+
+TEST_CASE("index --update counts what was added, removed and changed", "[cli]") {
+  DataSet data(30, -100);
+  // What was written in the clock tick of the scan counts as changed, since it could have changed after it.
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  REQUIRE(Penstock({"index", data.root()}).status == 0);
+  DataSet::Write(data.root() + "/class0/new1.bin", 10);
+  DataSet::Write(data.root() + "/class2/new2.bin", 10);
+  DataSet::Write(data.root() + "/class1/1000001.bin", 999);
+  std::filesystem::remove(data.root() + "/class0/1000000.bin");
+  const Outcome outcome = Penstock({"index", "--update", data.root()});
+  CHECK(outcome.status == 0);
+  CHECK(Has(outcome.out, "31 samples"));
+  CHECK(Has(outcome.out, "added 2, removed 1, changed 1\n"));
+}
+
+TEST_CASE("an indexing that is interrupted ends at once, and leaves neither half a manifest nor a lease in the way", "[cli]") {
+  FaultFs fs;
+  DataSet::Fill(fs.backing(), 20, -4096, 2);
+  TempFolder folder;
+  const std::string manifest = folder.path() + "/manifest";
+  fs.Set("*1000004.bin hang\n");  // --crc reads it, for ever
+  Program program({PENSTOCK_CLI, "index", "--crc", "--manifest", manifest, fs.mounted()});
+  for (int tries = 0; tries < 2000 && !Has(program.err(), "checksums"); ++tries) ::usleep(5000);
+  REQUIRE(Has(program.err(), "checksums"));
+  CHECK(Interrupt(program) == 130);
+  CHECK(!std::filesystem::exists(manifest));
+  fs.Clear();
+  const Outcome again = Penstock({"index", "--crc", "--manifest", manifest, fs.mounted()});
+  INFO(again.err);
+  CHECK(again.status == 0);
+  CHECK(Has(again.out, "20 samples"));
+  REQUIRE_OK(Manifest::OpenSaved(manifest));
+  int files = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder.path())) ++files;
+  CHECK(files == 1);
+}
+
+TEST_CASE("an update that is interrupted leaves the manifest that was there", "[cli]") {
+  FaultFs fs;
+  DataSet::Fill(fs.backing(), 20, -4096, 2);
+  TempFolder folder;
+  const std::string manifest = folder.path() + "/manifest";
+  REQUIRE(Penstock({"index", "--crc", "--manifest", manifest, fs.mounted()}).status == 0);
+  const std::string before = ReadFile(manifest);
+  DataSet::Write(fs.backing() + "/class0/new.bin", 10);
+  fs.Set("*new.bin hang\n");
+  Program program({PENSTOCK_CLI, "index", "--update", "--crc", "--manifest", manifest, fs.mounted()});
+  for (int tries = 0; tries < 2000 && !Has(program.err(), "checksums"); ++tries) ::usleep(5000);
+  REQUIRE(Has(program.err(), "checksums"));
+  CHECK(Interrupt(program) == 130);
+  CHECK(ReadFile(manifest) == before);
+}
+
+TEST_CASE("a bench that is interrupted while a read hangs ends", "[cli]") {
+  FaultFs fs;
+  DataSet::Fill(fs.backing(), 20, -4096, 2);
+  TempFolder folder;
+  const std::string manifest = folder.path() + "/manifest";
+  REQUIRE(Penstock({"index", "--manifest", manifest, fs.mounted()}).status == 0);
+  const std::string before = ReadFile(manifest);
+  fs.Set("*1000004.bin hang\n");
+  Program program({PENSTOCK_CLI, "bench", fs.mounted(), "--batch", "20", "--set", "manifest_path=" + manifest});
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));  // the read is in the kernel now
+  REQUIRE(!program.ended());
+  CHECK(Interrupt(program) == 130);
+  CHECK(ReadFile(manifest) == before);
+}
