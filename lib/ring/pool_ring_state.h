@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "ring/index_queue.h"
 #include "ring/parker.h"
@@ -21,18 +22,26 @@ struct alignas(64) PoolSlot {
   int64_t open_ns = 0;
   int64_t transfer_ns = 0;
   int32_t served_beside = 0;
+  int file = -1;            // found open; -1: to be opened
+  int32_t entry = -1;       // of that descriptor in the table of open files
+  bool found_open = false;
   std::atomic<bool> cancelled{false};
   uint32_t next = kNoSlot;  // in the list of done ones
 };
 
 struct PoolRingState {
-  PoolRingState(const ObjectStore& store, uint64_t read_bytes_max, uint32_t capacity)
-      : store(store), read_bytes_max(read_bytes_max), notify_at(std::clamp(capacity * 3 / 4, 1U, 96U)), slots(new PoolSlot[capacity]) {
+  PoolRingState(const ObjectStore& store, uint64_t read_bytes_max, uint32_t capacity, std::shared_ptr<OpenFiles> open_files)
+      : store(store),
+        read_bytes_max(read_bytes_max),
+        open_files(std::move(open_files)),
+        notify_at(std::clamp(capacity * 3 / 4, 1U, 96U)),
+        slots(new PoolSlot[capacity]) {
     pending.Reset(capacity);
   }
 
   const ObjectStore& store;
   const uint64_t read_bytes_max;
+  const std::shared_ptr<OpenFiles> open_files;  // null: no file is kept open
   const uint32_t notify_at;  // the owner is woken for so many fast ones at a time
   const std::unique_ptr<PoolSlot[]> slots;
 
@@ -49,6 +58,19 @@ struct PoolRingState {
   std::atomic<int32_t> served{0};  // requests that a thread is at now
 
   alignas(64) Parker parker;  // where the owner sleeps
+
+  // Whether the request's file may be found open, or be kept.
+  bool MayKeep(const Progress& progress) const {
+    return open_files != nullptr && !progress.request().want_mtime && progress.request().kind == RequestKind::kRead && progress.request().direct == open_files->direct();
+  }
+
+  // Gives back a file that was found open or is kept.
+  void LetGo(PoolSlot& slot) {
+    if (slot.entry < 0) return;
+    if (slot.progress.Spoiled()) open_files->Drop(slot.entry);
+    open_files->Release(slot.entry);
+    slot.file = slot.entry = -1;
+  }
 
   // Any thread; the slot is the owner's from then on. True: the owner should be woken, even if this one was fast.
   bool PushDone(uint32_t index) {

@@ -60,27 +60,35 @@ struct Memory {
 int64_t Perform(PoolRingState& ring, PoolSlot& slot, std::string& scratch) {
   const int64_t start_ns = MonotonicNs();
   Progress& progress = slot.progress;
-  slot.open_ns = slot.transfer_ns = 0;
   const auto cancelled = [&slot] { return slot.cancelled.load(std::memory_order_relaxed); };
-  const absl::StatusOr<OpenTarget> target = ring.store.Target(progress.request().object, scratch);
-  if (!target.ok()) {
-    progress.Fail(StatusToErrno(target.status()), RequestStage::kOpen);
-    return MonotonicNs() - start_ns;
-  }
-  int64_t opened_ns = 0;
-  int64_t end_ns = 0;
+  const int64_t read_before_ns = slot.transfer_ns;  // by the ring's owner, of a file that was open
+  OpenFiles* const open_files = ring.open_files.get();
+  int64_t opened_ns = slot.file >= 0 ? start_ns : 0;
+  int64_t end_ns = start_ns;
+  absl::StatusOr<OpenTarget> target = absl::UnknownError("");
   for (bool done = false; !done;) {
-    int fd;
-    do {
-      fd = cancelled() ? -1 : ::openat(target->dir_fd, target->path, OpenFlags(progress.request().kind, progress.direct()) | O_CLOEXEC);
-    } while (fd < 0 && !cancelled() && (progress.OpenRetries(errno) || progress.OpenFallsBack(errno)));
-    const int open_error = cancelled() ? ECANCELED : errno;
-    end_ns = MonotonicNs();
-    if (opened_ns == 0) opened_ns = end_ns;
-    if (fd < 0) {
-      progress.Fail(open_error, RequestStage::kOpen);
-      break;
+    if (slot.file < 0) {
+      if (!target.ok()) target = ring.store.Target(progress.request().object, scratch);
+      if (!target.ok()) {
+        progress.Fail(StatusToErrno(target.status()), RequestStage::kOpen);
+        return MonotonicNs() - start_ns;
+      }
+      do {
+        slot.file = cancelled() ? -1 : ::openat(target->dir_fd, target->path, OpenFlags(progress.request().kind, progress.direct()) | O_CLOEXEC);
+      } while (slot.file < 0 && !cancelled() &&
+               (progress.OpenRetries(errno) || progress.OpenFallsBack(errno) || ((errno == EMFILE || errno == ENFILE) && open_files != nullptr && open_files->Shed())));
+      const int open_error = cancelled() ? ECANCELED : errno;
+      end_ns = MonotonicNs();
+      if (opened_ns == 0) opened_ns = end_ns;
+      if (slot.file < 0) {
+        progress.Fail(open_error, RequestStage::kOpen);
+        break;
+      }
+      if (ring.MayKeep(progress) && progress.direct() == open_files->direct() && open_files->Reserve()) {
+        slot.entry = open_files->Keep(progress.request().object, slot.file);
+      }
     }
+    const int fd = slot.file;
     done = !progress.HasTransfer();
     while (!done) {
       if (cancelled()) {
@@ -109,10 +117,15 @@ int64_t Perform(PoolRingState& ring, PoolSlot& slot, std::string& scratch) {
         progress.Fail(errno, RequestStage::kTransfer);
       }
     }
-    ::close(fd);
+    if (slot.entry >= 0) {
+      ring.LetGo(slot);
+    } else {
+      ::close(fd);
+      slot.file = -1;
+    }
   }
   slot.open_ns = opened_ns - start_ns;
-  slot.transfer_ns = end_ns - opened_ns;
+  slot.transfer_ns = read_before_ns + (end_ns - opened_ns);
   return end_ns - start_ns;
 }
 
@@ -311,6 +324,7 @@ void PreadPoolState::FailPending(PoolRingState& ring, int error_number) {
     slot.open_ns = slot.transfer_ns = 0;
     slot.served_beside = 0;
     slot.progress.Fail(error_number, RequestStage::kOpen);
+    ring.LetGo(slot);
     ring.PushDone(index);
   }
   const auto place = std::find_if(rings.begin(), rings.end(), [&ring](const auto& other) { return other.get() == &ring; });

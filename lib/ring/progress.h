@@ -110,9 +110,19 @@ class Progress {
     counters.direct_fallbacks += fell_back_ ? 1 : 0;
   }
 
-  Completion ToCompletion(int64_t open_ns, int64_t transfer_ns) const {
-    return {request_.cookie, static_cast<int64_t>(done_bytes_), error_number_, stage_, open_ns, transfer_ns, mtime_ns_, -1};
+  Completion ToCompletion(int64_t open_ns, int64_t transfer_ns, bool kept_open = false) const {
+    return {.cookie = request_.cookie,
+            .bytes = static_cast<int64_t>(done_bytes_),
+            .error_number = error_number_,
+            .stage = stage_,
+            .open_ns = open_ns,
+            .transfer_ns = transfer_ns,
+            .mtime_ns = mtime_ns_,
+            .kept_open = kept_open};
   }
+
+  // Something is wrong with the object, or with how it was opened: it is to be opened anew before it is read again.
+  bool Spoiled() const { return (error_number_ != 0 && error_number_ != ECANCELED) || done_bytes_ < request_.need_bytes || fell_back_; }
 
   uint64_t done_bytes() const { return done_bytes_; }
   int error_number() const { return error_number_; }

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "ring/open_files.h"
 #include "store/object_store.h"
 
 namespace penstock {
@@ -49,6 +50,7 @@ struct Completion {
   // Where a ring keeps requests in a queue of its own (threads): how many others were past it when this one's turn came; waiting in that
   // queue is in no time. -1: all that were in flight.
   int32_t served_beside = -1;
+  bool kept_open = false;   // the object was open already
 };
 
 struct RingCounters {
@@ -58,6 +60,7 @@ struct RingCounters {
   int64_t retries = 0;           // EINTR and EAGAIN on a chunk
   int64_t busy = 0;              // EBUSY or EAGAIN from the submission itself
   int64_t direct_fallbacks = 0;  // requests that went on without O_DIRECT, which their file system refused
+  int64_t kept_open = 0;         // requests that found their object open
 };
 
 class Ring {
@@ -90,6 +93,7 @@ struct RingOptions {
   size_t capacity = 64;                   // requests in flight
   uint64_t read_bytes_max = 512 << 10;    // of one chunk
   int io_worker_max = 16;                 // io_uring: both io-wq limits; threads: size of the shared pool
+  std::shared_ptr<OpenFiles> open_files;  // files kept open between requests; null: none
 };
 
 }  // namespace penstock

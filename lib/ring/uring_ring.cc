@@ -1,7 +1,8 @@
 // Each request holds one slot, and each slot one direct descriptor of the same index, which we choose ourselves: liburing 2.3 gets
 // IORING_FILE_INDEX_ALLOC wrong. A request is an open, then one or more transfers, as separate submissions: linked chains were
 // slower, since each link waits for the one before it to be completed and because an open that succeeds inline costs nothing
-// extra. There is no close: the next open into the slot replaces the file, and all are closed when the ring runs empty.
+// extra. There is no close: the next open into the slot replaces the file, and all are closed when the ring runs empty. A file that
+// is to stay open (OpenFiles) takes an ordinary descriptor instead, and the next request for it begins with the transfer.
 //
 // Where the time of modification is wanted, a statx by path follows the last read: a direct descriptor has no fstat. It comes after the
 // bytes, so that a file replaced before or while it was read shows.
@@ -80,6 +81,10 @@ struct Slot {
   int64_t open_start_ns = 0;
   int64_t transfer_start_ns = 0;
   int64_t end_ns = 0;
+  int file = -1;            // an ordinary descriptor; -1: the direct one of this slot's index
+  int32_t entry = -1;       // of that descriptor in the table of open files; -1: it is this request's own
+  bool found_open = false;
+  bool keep = false;        // it is being opened for the table, where room was reserved
   OpenTarget target;
   std::string scratch;      // keeps its memory: nothing is allocated per request
 };
@@ -141,7 +146,7 @@ std::atomic<uint64_t> rings_ended{0};
 
 class UringRing final : public Ring {
  public:
-  UringRing(const ObjectStore& store, const RingOptions& options) : store_(store), options_(options) {}
+  UringRing(const ObjectStore& store, const RingOptions& options) : store_(store), options_(options), open_files_(options.open_files.get()) {}
 
   absl::Status Init() {
     const uint32_t wanted = static_cast<uint32_t>(std::clamp<size_t>(options_.capacity, 1, (1U << kSlotBits) - 1));
@@ -188,11 +193,26 @@ class UringRing final : public Ring {
     slot.progress.Start(request);
     slot.cancelled = false;
     ++slot.generation;
+    slot.file = slot.entry = -1;
+    slot.found_open = slot.keep = false;
     slot.open_start_ns = slot.transfer_start_ns = slot.end_ns = 0;
     if (broken_ != 0) {
       slot.progress.Fail(broken_, RequestStage::kOpen);
       Finish(index);
       return true;
+    }
+    if (MayKeep(slot)) {
+      slot.entry = open_files_->Find(request.object, slot.file);
+      if (slot.entry >= 0) {
+        slot.found_open = true;
+        if (slot.progress.HasTransfer()) {
+          slot.state = Slot::State::kTransferring;
+          todo_.Push(index);
+        } else {
+          Finish(index);
+        }
+        return true;
+      }
     }
     absl::StatusOr<OpenTarget> target = store_.Target(request.object, slot.scratch);
     if (!target.ok()) {
@@ -203,6 +223,7 @@ class UringRing final : public Ring {
     slot.target = *target;
     if (request.want_mtime && attributes_.empty()) attributes_.resize(slots_.size());
     slot.state = Slot::State::kOpening;
+    slot.keep = MayKeep(slot) && open_files_->Reserve();
     todo_.Push(index);
     return true;
   }
@@ -236,9 +257,11 @@ class UringRing final : public Ring {
     while (count < out.size() && !ready_.empty()) {
       const uint32_t index = ready_.Pop();
       Slot& slot = slots_[index];
-      out[count++] = slot.progress.ToCompletion(slot.transfer_start_ns > 0 ? slot.transfer_start_ns - slot.open_start_ns : slot.open_start_ns > 0 ? slot.end_ns - slot.open_start_ns : 0,
-                                                slot.transfer_start_ns > 0 ? slot.end_ns - slot.transfer_start_ns : 0);
+      const int64_t opened_ns = slot.transfer_start_ns > 0 ? slot.transfer_start_ns : slot.end_ns;
+      out[count++] = slot.progress.ToCompletion(slot.open_start_ns > 0 ? opened_ns - slot.open_start_ns : 0,
+                                                slot.transfer_start_ns > 0 ? slot.end_ns - slot.transfer_start_ns : 0, slot.found_open);
       slot.progress.AddTo(counters_);
+      counters_.kept_open += slot.found_open ? 1 : 0;
       slot.state = Slot::State::kFree;
       free_.push_back(index);
     }
@@ -404,14 +427,19 @@ class UringRing final : public Ring {
       const Request& request = slot.progress.request();
       if (slot.state == Slot::State::kOpening) {
         if (slot.open_start_ns == 0) slot.open_start_ns = now_ns;
-        ::io_uring_prep_openat_direct(sqe, slot.target.dir_fd, slot.target.path, OpenFlags(request.kind, slot.progress.direct()), 0, index);
+        const int flags = OpenFlags(request.kind, slot.progress.direct());
+        if (slot.keep) {
+          ::io_uring_prep_openat(sqe, slot.target.dir_fd, slot.target.path, flags | O_CLOEXEC, 0);
+        } else {
+          ::io_uring_prep_openat_direct(sqe, slot.target.dir_fd, slot.target.path, flags, 0, index);  // O_CLOEXEC would be EINVAL
+        }
         slot.user_data = UserData(Op::kOpen, index, slot.generation);
       } else if (slot.state == Slot::State::kStatting) {
         ::io_uring_prep_statx(sqe, slot.target.dir_fd, slot.target.path, AT_NO_AUTOMOUNT, STATX_MTIME, &attributes_[index]);
         slot.user_data = UserData(Op::kStat, index, slot.generation);
       } else {
         if (slot.transfer_start_ns == 0) slot.transfer_start_ns = now_ns;
-        const int file = static_cast<int>(index);
+        const int file = slot.file >= 0 ? slot.file : static_cast<int>(index);
         if (request.kind == RequestKind::kSync) {
           ::io_uring_prep_fsync(sqe, file, 0);
         } else {
@@ -422,7 +450,7 @@ class UringRing final : public Ring {
             ::io_uring_prep_write(sqe, file, chunk.address, chunk.length_bytes, chunk.offset_bytes);
           }
         }
-        sqe->flags |= IOSQE_FIXED_FILE;
+        if (slot.file < 0) sqe->flags |= IOSQE_FIXED_FILE;
         slot.user_data = UserData(Op::kTransfer, index, slot.generation);
       }
       sqe->user_data = slot.user_data;
@@ -490,7 +518,24 @@ class UringRing final : public Ring {
 
   void OnOpen(uint32_t index, int result) {
     Slot& slot = Arrived(index);
-    if (result >= 0) occupied_count_ += occupied_[index] < 0 ? 1 : 0, occupied_[index] = 0;
+    if (slot.keep) {
+      slot.keep = false;
+      if (result >= 0) {
+        slot.file = result;
+        slot.entry = open_files_->Keep(slot.progress.request().object, slot.file);
+      } else {
+        open_files_->Unreserve();
+        if ((result == -EMFILE || result == -ENFILE) && !slot.cancelled) {
+          // It goes on with a direct descriptor, which takes none of the process's.
+          static_cast<void>(open_files_->Shed());
+          return todo_.Push(index);
+        }
+      }
+    } else if (result >= 0) {
+      occupied_count_ += occupied_[index] < 0 ? 1 : 0, occupied_[index] = 0;
+    } else if (result == -ENFILE && open_files_ != nullptr && !slot.cancelled && open_files_->Shed()) {
+      return todo_.Push(index);
+    }
     if (slot.cancelled) {
       slot.progress.Fail(ECANCELED, RequestStage::kOpen);
       return Finish(index);
@@ -519,7 +564,20 @@ class UringRing final : public Ring {
       slot.state = Slot::State::kStatting;
       return todo_.Push(index);
     }
-    if (next == Progress::Next::kReopenBuffered) slot.state = Slot::State::kOpening;
+    if (next == Progress::Next::kReopenBuffered) {
+      LetGo(slot);
+      if (slot.found_open) {
+        // It was found open, so that its name was not needed up to now.
+        slot.found_open = false;
+        absl::StatusOr<OpenTarget> target = store_.Target(slot.progress.request().object, slot.scratch);
+        if (!target.ok()) {
+          slot.progress.Fail(StatusToErrno(target.status()), RequestStage::kOpen);
+          return Finish(index);
+        }
+        slot.target = *target;
+      }
+      slot.state = Slot::State::kOpening;
+    }
     todo_.Push(index);
   }
 
@@ -551,8 +609,31 @@ class UringRing final : public Ring {
     wake_armed_ = true;
   }
 
+  // Whether the slot's request is one whose file may be found open, or be kept.
+  // Where the time of modification is wanted the file's name is asked, not what was opened some time ago.
+  bool MayKeep(const Slot& slot) const {
+    return open_files_ != nullptr && !slot.progress.request().want_mtime && slot.progress.request().kind == RequestKind::kRead && slot.progress.request().direct == open_files_->direct();
+  }
+
+  // The request needs its file no more.
+  void LetGo(Slot& slot) {
+    if (slot.keep) {
+      open_files_->Unreserve();
+      slot.keep = false;
+    }
+    if (slot.file < 0) return;
+    if (slot.entry >= 0) {
+      if (slot.progress.Spoiled()) open_files_->Drop(slot.entry);
+      open_files_->Release(slot.entry);
+    } else {
+      ::close(slot.file);
+    }
+    slot.file = slot.entry = -1;
+  }
+
   void Finish(uint32_t index) {
     Slot& slot = slots_[index];
+    LetGo(slot);
     if (slot.end_ns == 0 && slot.open_start_ns != 0) slot.end_ns = MonotonicNs();
     slot.state = Slot::State::kReady;
     ready_.Push(index);
@@ -598,6 +679,7 @@ class UringRing final : public Ring {
 
   const ObjectStore& store_;
   const RingOptions options_;
+  OpenFiles* const open_files_;  // null: no file is kept open
   const ForkGuard fork_guard_;
   io_uring ring_{};
   bool made_ = false;
