@@ -38,6 +38,13 @@ class PoolRing final : public Ring {
     PENSTOCK_CHECK(in_flight() == 0 || fork_guard_.InForkedChild(), "a ring was destroyed with requests in flight: a thread may still write into their memory");
   }
 
+  void Prefetch(absl::Span<const uint32_t> objects) const override {
+    if (state_->open_files != nullptr) {
+      for (const uint32_t object : objects) state_->open_files->Prefetch(object);
+    }
+    state_->store.Prefetch(objects);
+  }
+
   bool Enqueue(const Request& request) override {
     if (free_.empty()) return false;
     CheckNotPoisoned(request);

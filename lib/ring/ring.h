@@ -67,6 +67,9 @@ class Ring {
  public:
   virtual ~Ring() = default;  // in_flight() must be 0: checked
 
+  // A hint: requests for these objects will be enqueued soon.
+  virtual void Prefetch(absl::Span<const uint32_t> /*objects*/) const {}
+
   // Takes a request, or returns false when capacity() are in flight.
   virtual bool Enqueue(const Request& request) = 0;
   // Hands over all that was enqueued. An error is one that no retry cures; the requests then complete with it.

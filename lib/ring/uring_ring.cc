@@ -184,6 +184,13 @@ class UringRing final : public Ring {
     if (made_) ::io_uring_queue_exit(&ring_);
   }
 
+  void Prefetch(absl::Span<const uint32_t> objects) const override {
+    if (open_files_ != nullptr) {
+      for (const uint32_t object : objects) open_files_->Prefetch(object);
+    }
+    store_.Prefetch(objects);
+  }
+
   bool Enqueue(const Request& request) override {
     if (free_.empty()) return false;
     CheckNotPoisoned(request);

@@ -99,6 +99,16 @@ absl::StatusOr<OpenTarget> FileStore::Target(uint32_t object, std::string& scrat
   return OpenTarget{root_fd, scratch.c_str()};
 }
 
+// In shuffled order each of an object's three places is a miss to memory, and one would wait for the other.
+void FileStore::Prefetch(absl::Span<const uint32_t> objects) const {
+  for (const uint32_t object : objects) {
+    if (object >= names_.object_count) continue;
+    __builtin_prefetch(&names_.name_offset[object]);
+    __builtin_prefetch(&names_.folder[object]);
+  }
+  for (const uint32_t object : objects) __builtin_prefetch(names_.LastName(object));
+}
+
 std::string FileStore::Name(uint32_t object) const {
   std::string relative;
   names_.RelativeName(object, relative);

@@ -23,6 +23,7 @@ class FileStore : public ObjectStore {
   ~FileStore() override;
 
   absl::StatusOr<OpenTarget> Target(uint32_t object, std::string& scratch) const override;
+  void Prefetch(absl::Span<const uint32_t> objects) const override;
   std::string Name(uint32_t object) const override;
 
   // Descriptors in use now, the root's included.

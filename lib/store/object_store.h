@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 
 namespace penstock {
 
@@ -25,6 +26,9 @@ class ObjectStore {
   //
   // Errors: those of opening the object's folder, which is done once and kept.
   virtual absl::StatusOr<OpenTarget> Target(uint32_t object, std::string& scratch) const = 0;
+
+  // A hint: Target() of these objects will be called soon.
+  virtual void Prefetch(absl::Span<const uint32_t> /*objects*/) const {}
 
   // The object's whole name for messages, not escaped.
   virtual std::string Name(uint32_t object) const = 0;

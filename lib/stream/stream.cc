@@ -20,6 +20,7 @@ constexpr int64_t kTickNs = 100 * kNsPerMs;                 // how often a waiti
 constexpr int64_t kRetryDelayNs = 2 * kNsPerMs;             // before a failed read is tried again; doubled each time
 constexpr size_t kFreeTasksMax = 64;
 constexpr int64_t kStuckNs = kNsPerSecond;                  // a thread that has not come round for so long hangs in a call
+constexpr size_t kHintExtents = 32;                         // that the ring is told of ahead
 
 }  // namespace
 
@@ -31,6 +32,7 @@ class Stream::Task final : public ComputeTask {
   ClaimedPiece claim;
   uint32_t next_extent = 0;  // to be enqueued, counted from the plan's first
   uint32_t end_extent = 0;
+  uint32_t hinted_extent = 0;  // the ring has not been told of this one and those after it
   int32_t ops = 0;           // requests that are in the ring or wait for a retry
   bool enqueued = false;     // all extents were handed over or dropped
   bool in_codec = false;
@@ -237,7 +239,7 @@ bool Stream::EnqueueNext() {
         task->enqueued = task->in_codec = false;
       }
       const PiecePlan& piece = claim.attempt->plan().pieces[claim.piece];
-      task->next_extent = piece.first_extent;
+      task->next_extent = task->hinted_extent = piece.first_extent;
       task->end_extent = piece.first_extent + piece.extent_count;
       task->claim = std::move(claim);
       s.current = task.get();
@@ -250,10 +252,16 @@ bool Stream::EnqueueNext() {
       TaskMaybeDone(task);
       continue;
     }
+    const BatchPlan& plan = task.claim.attempt->plan();
+    if (task.next_extent == task.hinted_extent) {
+      uint32_t objects[kHintExtents];
+      size_t count = 0;
+      while (count < kHintExtents && task.hinted_extent < task.end_extent) objects[count++] = plan.extents[task.hinted_extent++].object;
+      ring_->Prefetch(absl::MakeConstSpan(objects, count));
+    }
     Op& op = *NewOp();
     op.task = &task;
     op.extent = task.next_extent;
-    const BatchPlan& plan = task.claim.attempt->plan();
     const Extent& extent = plan.extents[op.extent];
     op.request.object = extent.object;
     op.request.offset_bytes = extent.offset_bytes;
