@@ -86,6 +86,7 @@ struct LoaderOptions {
   int32_t prefetch_batches = 0;             // batches ahead of the consumer; 0: by batch and piece size
   int64_t coalesce_gap_bytes = 4096;        // unwanted bytes worth reading to save one read
   int32_t io_workers = 16;                  // both io-wq limits (io_uring); threads of the pread pool
+  int64_t open_files = -1;                  // files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none
   bool huge_pages = true;
   bool pin_cpus = true;                     // each stream on its core
 };

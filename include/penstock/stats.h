@@ -63,6 +63,7 @@ struct EpochReport {
   double latency_floor_us = 0;    // of a transfer with nothing else in flight (regression)
   double bandwidth_mb_per_s = 0;  // of the store with everything in flight (regression); 0: not seen
   int64_t requests = 0;
+  int64_t kept_open = 0;          // requests that found their file open (open_files)
   int64_t retries = 0;
   int64_t late_reports = 0;       // waits over 30 s that were reported
   Bound bound = Bound::kNothing;
@@ -88,6 +89,9 @@ struct SetupReport {
   std::string pinning;
   int64_t batch_bytes_max = 0;   // a bound for the largest batch
   int32_t prefetch_batches = 0;
+  int64_t open_files_max = 0;    // files that may be kept open; shared by the loaders of one data set
+  int64_t open_files = 0;        // now
+  std::string open_files_why;
   int64_t quarantined_bytes = 0; // now
   std::string fingerprint;       // of the manifest
   std::vector<std::string> warnings;

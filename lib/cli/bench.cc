@@ -69,6 +69,7 @@ nlohmann::json EpochJson(const EpochReport& report, double wall_s, double cpu_s)
           {"next_p99_us", report.next_p99_us},
           {"first_batch_s", report.first_batch_s},
           {"wait_share", report.wall_s > 0 ? report.wait_s / report.wall_s : 0.0},
+          {"kept_open_share", report.requests > 0 ? static_cast<double>(report.kept_open) / static_cast<double>(report.requests) : 0.0},
           {"skipped", report.skipped},
           {"substituted", report.substituted},
           {"open_latency_us", report.open_latency_us},
@@ -99,9 +100,9 @@ int RunBench(const BenchArguments& arguments) {
   const SetupReport setup = loader.setup();
   if (!arguments.json) {
     std::printf("%s: %lld samples, %.1f MB\n", arguments.root.c_str(), static_cast<long long>(loader.manifest()->sample_count()), 1e-6 * static_cast<double>(loader.manifest()->total_bytes()));
-    std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight, %d batches ahead, arena %.0f MB: %s; %s\nopen %.1f ms\n", setup.engine.c_str(), setup.engine_why.c_str(),
+    std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight, %d batches ahead, arena %.0f MB: %s; %s\n%s\nopen %.1f ms\n", setup.engine.c_str(), setup.engine_why.c_str(),
                 setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.queue_depth, setup.prefetch_batches, 1e-6 * static_cast<double>(setup.arena_bytes), setup.pages.c_str(),
-                setup.binding.c_str(), 1e3 * open_s);
+                setup.binding.c_str(), setup.open_files_why.c_str(), 1e3 * open_s);
   }
   nlohmann::json epochs = nlohmann::json::array();
   uint64_t touched = 0;
@@ -164,6 +165,8 @@ int RunBench(const BenchArguments& arguments) {
     out["streams"] = setup.streams;
     out["queue_depth"] = setup.queue_depth;
     out["pages"] = setup.pages;
+    out["open_files"] = loader.setup().open_files;
+    out["open_files_why"] = setup.open_files_why;
     out["epochs"] = epochs;
     out["touched"] = touched;  // keeps the reads of each sample's first and last byte
     std::printf("%s\n", out.dump(2).c_str());

@@ -198,6 +198,12 @@ void LoaderCore::ChooseIo() {
   setup_.io_why = why;
 }
 
+void LoaderCore::ResolveOpenFiles() {
+  OpenFilesLimit limit = FindOpenFilesLimit(options_.open_files, static_cast<int64_t>(manifest_->object_count()));
+  setup_.open_files_why = std::move(limit.why);
+  if (limit.files_max > 0) ring_options_.open_files = runtime_core_.FilesOf(manifest_, direct_, limit.files_max);
+}
+
 absl::Status LoaderCore::ResolveMemory() {
   absl::StatusOr<std::shared_ptr<const Codec>> codec = MakeCodec(options_.codec);
   if (!codec.ok()) return codec.status();
@@ -365,6 +371,7 @@ absl::Status LoaderCore::Open() {
   if (absl::Status status = ResolveOrder(); !status.ok()) return status;
   if (absl::Status status = ResolveStreams(); !status.ok()) return status;
   ChooseIo();
+  ResolveOpenFiles();
   if (absl::Status status = ResolveMemory(); !status.ok()) return status;
   const ArenaReport memory = arena_->report();
   setup_.arena_bytes = memory.bytes;
@@ -1296,6 +1303,7 @@ EpochReport LoaderCore::report() const {
   report.codec_s = 1e-9 * static_cast<double>(reads.codec_ns);
   report.copy_s = 1e-9 * static_cast<double>(totals_.copy_wait_ns);
   report.requests = reads.requests;
+  report.kept_open = reads.kept_open;
   report.retries = reads.retries;
   report.late_reports = reads.late_reports;
   if (reads.requests > 0) {
@@ -1330,6 +1338,10 @@ SetupReport LoaderCore::setup() const {
   std::lock_guard<std::mutex> lock(mutex_);
   SetupReport setup = setup_;
   const ArenaReport memory = arena_->report();
+  if (ring_options_.open_files != nullptr) {
+    setup.open_files_max = ring_options_.open_files->files_max();
+    setup.open_files = ring_options_.open_files->count();
+  }
   setup.pages = memory.pages;
   setup.binding = memory.binding;
   setup.pinning = memory.pinning;

@@ -131,6 +131,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   absl::Status ResolveStreams();
   absl::Status StartStreams();
   void DegradeToThreads(absl::string_view why);
+  void ResolveOpenFiles();
   void ChooseIo();
   void StreamMain(size_t index);
   StepPlan StepsOf(int64_t epoch) const;

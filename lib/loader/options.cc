@@ -75,6 +75,7 @@ const std::vector<Row>& Rows() {
       {{"prefetch_batches", "speed", "integer", "batches ahead of the consumer; 0: by batch and piece size"}, &LoaderOptions::prefetch_batches, 0, 1 << 20},
       {{"coalesce_gap_bytes", "speed", "bytes", "unwanted bytes worth reading to save one read"}, &LoaderOptions::coalesce_gap_bytes, 0, 1 << 30},
       {{"io_workers", "speed", "integer", "both io-wq limits (io_uring); threads of the pread pool"}, &LoaderOptions::io_workers, 1, 4096},
+      {{"open_files", "speed", "integer", "files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none"}, &LoaderOptions::open_files, -1, 1 << 20},
       {{"huge_pages", "speed", "boolean", "2 MiB pages where they can be had"}, &LoaderOptions::huge_pages, 0, 1},
       {{"pin_cpus", "speed", "boolean", "each stream on its core"}, &LoaderOptions::pin_cpus, 0, 1},
   };

@@ -60,6 +60,16 @@ void RuntimeCore::ReturnMemory(int64_t bytes) {
   memory_leased_ -= bytes;
 }
 
+std::shared_ptr<OpenFiles> RuntimeCore::FilesOf(const std::shared_ptr<const Manifest>& manifest, bool direct, int64_t files_max) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (auto it = open_files_.begin(); it != open_files_.end();) it = it->second.expired() ? open_files_.erase(it) : std::next(it);
+  // The table holds the manifest, so that no other one has the same address while it is here.
+  std::weak_ptr<OpenFiles>& known = open_files_[{manifest.get(), direct}];
+  std::shared_ptr<OpenFiles> files = known.lock();
+  if (files == nullptr) known = files = std::make_shared<OpenFiles>(files_max, direct, manifest);
+  return files;
+}
+
 std::shared_ptr<PreadPool> RuntimeCore::Pool(int io_workers) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (pool_ == nullptr) pool_ = std::make_shared<PreadPool>(std::max(io_workers, options_.io_workers));

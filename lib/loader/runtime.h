@@ -8,12 +8,14 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/fork_guard.h"
 #include "penstock/loader.h"
 #include "ring/engine.h"
+#include "ring/open_files.h"
 #include "transfer/device.h"
 
 namespace penstock {
@@ -46,6 +48,9 @@ class RuntimeCore {
   absl::Status LeaseMemory(int64_t bytes);
   void ReturnMemory(int64_t bytes);
 
+  // The files of `manifest` that are kept open, shared by all loaders that read it alike. The first of them says how many.
+  std::shared_ptr<OpenFiles> FilesOf(const std::shared_ptr<const Manifest>& manifest, bool direct, int64_t files_max);
+
   // The pread pool, made when the first loader needs it.
   std::shared_ptr<PreadPool> Pool(int io_workers);
 
@@ -56,6 +61,7 @@ class RuntimeCore {
   std::mutex mutex_;
   std::map<std::string, std::weak_ptr<const Manifest>> manifests_;
   std::map<int, std::weak_ptr<Device>> devices_;
+  std::map<std::pair<const Manifest*, bool>, std::weak_ptr<OpenFiles>> open_files_;
   std::shared_ptr<PreadPool> pool_;
   int32_t depth_leased_ = 0;
   int64_t memory_leased_ = 0;

@@ -326,6 +326,7 @@ void Stream::Finish(const Completion& completion, int64_t now_ns) {
   op.in_ring = false;
   s.bytes_in_flight -= static_cast<double>(op.request.need_bytes);
   s.stats.open_ns += completion.open_ns;
+  s.stats.kept_open += completion.kept_open ? 1 : 0;
   s.stats.transfer_ns += completion.transfer_ns;
   Attempt& attempt = *op.task->claim.attempt;
   if (op.hung || attempt.cancelled()) {
