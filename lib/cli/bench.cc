@@ -155,7 +155,22 @@ int RunBench(const BenchArguments& arguments) {
     }
   }
   if (arguments.json) {
-    nlohmann::json out = epochs.back();  // the figures of the last epoch at the top, for tools that compare
+    // For tools that compare: at the top the last epoch's figures, but rates and CPU time over all epochs after the first one.
+    nlohmann::json out = epochs.back();
+    if (epochs.size() > 2) {
+      double sums[4] = {};  // wall, samples, bytes, CPU
+      for (size_t i = 1; i < epochs.size(); ++i) {
+        const char* const names[4] = {"wall_s", "samples", "bytes", "cpu_s"};
+        for (size_t n = 0; n < 4; ++n) sums[n] += epochs[i][names[n]].get<double>();
+      }
+      out["wall_s"] = sums[0];
+      out["samples"] = static_cast<int64_t>(sums[1]);
+      out["bytes"] = static_cast<int64_t>(sums[2]);
+      out["cpu_s"] = sums[3];
+      out["samples_per_s"] = sums[1] / sums[0];
+      out["mb_per_s"] = 1e-6 * sums[2] / sums[0];
+      out["cpu_s_per_gb"] = sums[3] / (1e-9 * sums[2]);
+    }
     out["open_s"] = open_s;
     out["first_batch_s"] = epochs.front()["first_batch_s"];
     out["first_batch_process_s"] = first_batch_process_s;
@@ -186,7 +201,7 @@ Command AddBench(CLI::App& app) {
   command->add_option("--batch", arguments->batch, "samples per batch")->check(CLI::PositiveNumber)->capture_default_str();
   command->add_option("--step-ms", arguments->step_ms, "a training step: sleep this long after each batch; reports MLPerf's accelerator utilisation")->capture_default_str();
   command->add_option("--set", arguments->set, "a loader option, NAME=VALUE; may be repeated");
-  command->add_flag("--json", arguments->json, "one JSON object: the last epoch's figures, and all epochs in `epochs`");
+  command->add_flag("--json", arguments->json, "one JSON object: the last epoch's figures (rates: of all after the first), and all epochs in `epochs`");
   std::string footer = "Options for --set:\n";
   for (const OptionInfo& info : OptionTable()) absl::StrAppend(&footer, "  ", info.name, " (", info.type, "): ", info.help, "\n");
   command->footer(footer);
