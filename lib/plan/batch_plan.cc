@@ -1,6 +1,8 @@
 #include "plan/batch_plan.h"
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/align.h"
@@ -45,6 +47,7 @@ class Planner {
     ClosePiece();
     plan_.bytes = cursor_;
     plan_.scratch_bytes = scratch_cursor_;
+    for (const Extent& extent : plan_.extents) plan_.read_bytes += extent.need_bytes;
     return absl::OkStatus();
   }
 
@@ -179,7 +182,7 @@ class Planner {
     cursor_ += room;
     ++piece.sample_count;
     ++laid_out_count_;
-    merge_ = !options_.dense && options_.sort_by_object && sample.range_count == 1 && first.stored_bytes > 0;
+    merge_ = options_.sort_by_object && sample.range_count == 1 && first.stored_bytes > 0;
   }
 
   // Adds the sample to the last extent, if it follows in the same object near enough.
@@ -191,7 +194,13 @@ class Planner {
     const uint64_t end = start + extent.need_bytes;
     if (range.object != extent.object || range.offset_bytes < end || range.offset_bytes - end > options_.coalesce_gap_bytes) return false;
     const uint64_t need = range.offset_bytes + range.stored_bytes - start;
-    const uint64_t room = AlignUp(need, alignment_);
+    uint64_t room = AlignUp(need, alignment_);
+    if (options_.dense) {
+      // In batch order, and each at its stride: only what lies in the file as it is to lie in the batch can be read together.
+      const uint64_t place = extent.destination + (range.offset_bytes - start);
+      if (piece.offset + place != cursor_) return false;
+      room = place + plan_.stride - extent.destination;
+    }
     if (extent.destination + room > options_.piece_bytes) return false;
     extent.need_bytes = need;
     extent.length_bytes = options_.direct_alignment == 0 ? need : AlignUp(need, options_.direct_alignment);
@@ -295,7 +304,23 @@ void BatchPlan::Clear() {
   uses.clear();
   extents.clear();
   pieces.clear();
-  bytes = scratch_bytes = stride = sample_bytes = 0;
+  bytes = scratch_bytes = stride = sample_bytes = read_bytes = 0;
+}
+
+void PoisonHoles(const BatchPlan& plan, std::byte* places) {
+  std::vector<std::pair<uint64_t, uint64_t>> used;  // offset, length
+  used.reserve(plan.offsets.size());
+  for (size_t i = 0; i < plan.offsets.size(); ++i) used.emplace_back(static_cast<uint64_t>(plan.offsets[i]), static_cast<uint64_t>(plan.lengths[i]));
+  std::sort(used.begin(), used.end());
+  uint64_t at = 0;
+  const auto fill = [&](uint64_t end) {
+    if (end > at) std::memset(places + at, kHolePoison, end - at);
+  };
+  for (const auto& [offset, length] : used) {
+    fill(offset);
+    at = std::max(at, offset + length);
+  }
+  fill(plan.bytes);
 }
 
 absl::Status PlanBatch(absl::Span<const PlanSample> samples, absl::Span<const Range> ranges, const PlanOptions& options, BatchPlan& plan) {

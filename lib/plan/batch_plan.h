@@ -9,6 +9,7 @@
 #ifndef PENSTOCK_PLAN_BATCH_PLAN_H_
 #define PENSTOCK_PLAN_BATCH_PLAN_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -18,6 +19,7 @@
 
 namespace penstock {
 
+inline constexpr int kHolePoison = 0xDB;         // see PoisonHoles()
 inline constexpr uint64_t kPlaceAlignment = 64;  // a cache line; also what most kernels' vector loads want
 
 // One sample to lay out.
@@ -86,6 +88,7 @@ struct BatchPlan {
   uint64_t scratch_bytes = 0;
   uint64_t stride = 0;         // dense only
   uint64_t sample_bytes = 0;   // sum of the lengths
+  uint64_t read_bytes = 0;     // sum of what the extents need, holes between neighbours included
 
   void Clear();
 };
@@ -94,6 +97,9 @@ struct BatchPlan {
 //
 // Errors: InvalidArgument  dense and the sizes differ (the first that does is named).
 absl::Status PlanBatch(absl::Span<const PlanSample> samples, absl::Span<const Range> ranges, const PlanOptions& options, BatchPlan& plan);
+
+// Overwrites every byte of a batch that belongs to no sample, so that whoever reads on behind a sample sees it: for debug builds.
+void PoisonHoles(const BatchPlan& plan, std::byte* places);
 
 // An upper bound of plan.bytes + plan.scratch_bytes for any `batch_size` samples, of which the largest hold
 // `largest_stored` bytes in all (delivered: `largest_delivered`).
