@@ -38,6 +38,14 @@ enum class TreeRule {
   kList,     // a text file: one sample a line, `path[TAB label]`, paths relative to the list's folder, ids in line order
 };
 
+/// What lies in a file of the data set.
+enum class ShardFormat {
+  kAuto,   // as the saved manifest has it; else kNpy for a .npy file, and for a folder with a labels.npy; else kFiles
+  kFiles,  // one sample
+  kNpy,    // samples along the first axis of a NumPy array, all of one dtype and shape
+  kRaw,    // records of IndexOptions::record_bytes behind header_bytes of something else
+};
+
 /// Where an indexing run stands.
 struct IndexProgress {
   enum class Phase { kWaiting, kScanning, kChecksums, kSaving };
@@ -61,6 +69,13 @@ struct IndexOptions {
   std::function<void(const IndexProgress&)> progress;
   bool crc = false;  // read all bytes and keep a CRC-32C per range
   bool stat = false; // keep each file's time of modification, for LoaderOptions::verify = stat; 8 bytes more per file
+  /// Files that hold many samples each. The rule says which files: one, a folder of them (sub-folders are classes), or a list.
+  ShardFormat format = ShardFormat::kAuto;
+  int64_t record_bytes = 0;  // kRaw
+  int64_t header_bytes = 0;  // kRaw: of each file, before its first record
+  /// Labels of all samples in the order of the ids (kNpy, kRaw): a .npy file of integers, a text file (.txt, .list, .tsv, .csv) with a number
+  /// a line, or little-endian integers of 1 (unsigned), 2, 4 or 8 bytes. Empty: `labels.npy` in the folder where it is there, else the classes.
+  std::string labels;
   /// Manifest::Open serves a saved manifest that is older than its data set, with a warning, instead of making it anew. Loaders do that: a run must
   /// not change its samples, and with them its order and its state, because somebody touched a folder; a file that is gone fails by its name.
   bool keep_stale = false;
@@ -91,6 +106,7 @@ struct IndexCounts {
   int64_t broken_links = 0;  // symbolic links to nowhere: left out
   int64_t cycles = 0;        // folders that lead back to one of their ancestors: left out
   int64_t vanished = 0;      // removed while the scan ran: left out
+  int64_t no_shards = 0;     // files that are none of the format asked for: left out
   int64_t unlabeled = 0;     // files beside the class folders: left out
   int64_t empty_classes = 0; // class folders without a file: they keep their label
   std::string examples;      // some names of what was left out, escaped; empty where nothing was
@@ -146,11 +162,13 @@ class PENSTOCK_EXPORT Manifest {
 
   /// Bytes to be read for one sample. O(1) for a sample of one range.
   uint64_t StoredBytes(int64_t id) const {
+    if (record_bytes_ != 0) return record_bytes_;
     if (ranges_ == nullptr) return std::min(object_bytes_[id], max_stored_bytes_);
     return SumOfRanges(id, /*delivered=*/false);
   }
   /// Bytes that one sample has in a batch. O(1) for a sample of one range.
   uint64_t DeliveredBytes(int64_t id) const {
+    if (record_bytes_ != 0) return record_bytes_;
     if (ranges_ == nullptr && range_delivered_ == nullptr) return std::min(object_bytes_[id], max_stored_bytes_);
     return SumOfRanges(id, /*delivered=*/true);
   }
@@ -162,6 +180,7 @@ class PENSTOCK_EXPORT Manifest {
   int RangeCount(int64_t id) const { return range_first_ == nullptr ? 1 : CountOfRanges(id); }
   /// Range `i` of a sample, 0 <= i < RangeCount(id).
   Range RangeAt(int64_t id, int i) const {
+    if (record_bytes_ != 0) return RecordAt(id);
     if (ranges_ == nullptr && range_delivered_ == nullptr) {
       const uint64_t bytes = std::min(object_bytes_[id], max_stored_bytes_);
       return Range{static_cast<uint32_t>(id), 0, bytes, bytes, 0};
@@ -200,6 +219,10 @@ class PENSTOCK_EXPORT Manifest {
   /// The manifest's own file; empty where none could be written and it lives in memory.
   const std::string& path() const;
   TreeRule rule() const;
+  /// kFiles, kNpy or kRaw; kFiles too where a ManifestBuilder made it.
+  ShardFormat format() const;
+  /// The size of every sample, where the files are shards of such records; else 0.
+  uint64_t record_bytes() const { return record_bytes_; }
   int64_t folder_count() const;
   /// Bytes of the manifest's file.
   uint64_t file_bytes() const;
@@ -221,6 +244,7 @@ class PENSTOCK_EXPORT Manifest {
   int CountOfRanges(int64_t id) const;
   uint64_t SumOfRanges(int64_t id, bool delivered) const;
   Range PackedRangeAt(int64_t id, int i) const;
+  Range RecordAt(int64_t id) const;
 
   // Copies of what the inline functions need; the columns lie in the mapping that impl_ owns.
   int64_t sample_count_ = 0;
@@ -229,6 +253,7 @@ class PENSTOCK_EXPORT Manifest {
   uint64_t max_stored_bytes_ = 0;  // of one range
   uint64_t max_delivered_bytes_ = 0;
   uint64_t total_bytes_ = 0;
+  uint64_t record_bytes_ = 0;  // not 0: all samples are records of so many bytes
   const uint64_t* object_bytes_ = nullptr;
   const uint64_t* object_places_ = nullptr;
   const int64_t* object_mtimes_ = nullptr;

@@ -18,6 +18,10 @@ struct IndexArguments {
   bool update = false;
   bool crc = false;
   bool stat = false;
+  std::string format = "auto";
+  int64_t record_bytes = 0;
+  int64_t header_bytes = 0;
+  std::string labels;
 };
 
 // One line that is rewritten on a terminal; a line every ten seconds in a log.
@@ -60,6 +64,13 @@ int RunIndex(const IndexArguments& arguments) {
   options.threads = arguments.threads;
   options.crc = arguments.crc;
   options.stat = arguments.stat;
+  options.format = arguments.format == "npy"     ? ShardFormat::kNpy
+                   : arguments.format == "raw"   ? ShardFormat::kRaw
+                   : arguments.format == "files" ? ShardFormat::kFiles
+                                                 : ShardFormat::kAuto;
+  options.record_bytes = arguments.record_bytes;
+  options.header_bytes = arguments.header_bytes;
+  options.labels = arguments.labels;
   options.rule = arguments.rule == "classes" ? TreeRule::kClasses : arguments.rule == "flat" ? TreeRule::kFlat : arguments.rule == "list" ? TreeRule::kList : TreeRule::kAuto;
   absl::StatusOr<IndexResult> result = absl::UnknownError("");
   {
@@ -77,9 +88,9 @@ int RunIndex(const IndexArguments& arguments) {
     std::printf("added %lld, removed %lld, changed %lld\n", static_cast<long long>(counts.added), static_cast<long long>(counts.removed), static_cast<long long>(counts.changed));
   }
   if (!counts.examples.empty()) {
-    std::printf("left out: %lld hidden, %lld non-regular, %lld broken links, %lld cycles, %lld vanished, %lld without a class: %s\n", static_cast<long long>(counts.hidden),
+    std::printf("left out: %lld hidden, %lld non-regular, %lld broken links, %lld cycles, %lld vanished, %lld of another format, %lld without a class: %s\n", static_cast<long long>(counts.hidden),
                 static_cast<long long>(counts.non_regular), static_cast<long long>(counts.broken_links), static_cast<long long>(counts.cycles), static_cast<long long>(counts.vanished),
-                static_cast<long long>(counts.unlabeled), counts.examples.c_str());
+                static_cast<long long>(counts.no_shards), static_cast<long long>(counts.unlabeled), counts.examples.c_str());
   }
   return 0;
 }
@@ -89,13 +100,19 @@ int RunIndex(const IndexArguments& arguments) {
 Command AddIndex(CLI::App& app) {
   auto arguments = std::make_shared<IndexArguments>();
   CLI::App* command = app.add_subcommand("index", "List a data set once and save what was found");
-  command->add_option("root", arguments->root, "folder of class folders, flat folder, or list file (path[TAB label] a line)")->required();
+  command->add_option("root", arguments->root, "folder of class folders, flat folder, list file (path[TAB label] a line), or a shard")->required();
   command->add_option("--manifest", arguments->manifest, "where to save it; default: ROOT/.penstock/manifest");
   command->add_option("--rule", arguments->rule, "how to read the tree")->check(CLI::IsMember({"auto", "classes", "flat", "list"}))->capture_default_str();
   command->add_option("--threads", arguments->threads, "threads that list; 0: by cores and file system")->capture_default_str();
   command->add_flag("--update", arguments->update, "the tree has grown: say what was added, removed and changed");
   command->add_flag("--crc", arguments->crc, "read all bytes, and keep a CRC-32C of each sample");
   command->add_flag("--stat", arguments->stat, "keep each file's time of modification, for loaders with verify=stat");
+  command->add_option("--format", arguments->format, "what a file holds: one sample (files), or many along the first axis (npy) or one behind the other (raw)")
+      ->check(CLI::IsMember({"auto", "files", "npy", "raw"}))
+      ->capture_default_str();
+  command->add_option("--record-bytes", arguments->record_bytes, "raw: bytes of each sample")->check(CLI::PositiveNumber);
+  command->add_option("--header-bytes", arguments->header_bytes, "raw: bytes of each file before its first sample")->check(CLI::NonNegativeNumber);
+  command->add_option("--labels", arguments->labels, "npy, raw: labels of all samples: .npy, .txt (a number a line), or little-endian integers; default: labels.npy in the folder");
   return [arguments] { return RunIndex(*arguments); };
 }
 

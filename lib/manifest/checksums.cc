@@ -26,21 +26,38 @@ namespace {
 constexpr size_t kReadBytes = size_t{1} << 20;
 constexpr uint64_t kClaimedAtOnce = 64;
 
-absl::Status ChecksumOf(const FileStore& store, uint32_t object, uint64_t expected_bytes, char* buffer, std::string& scratch, uint32_t& crc) {
+// The checksum of a whole object; or, with `record_bytes`, of each record behind the first `header_bytes`, into crcs[0], crcs[1]...
+absl::Status ChecksumOf(const FileStore& store, uint32_t object, uint64_t expected_bytes, uint64_t header_bytes, uint64_t record_bytes, char* buffer, std::string& scratch,
+                        uint32_t* crcs) {
   const absl::StatusOr<OpenTarget> target = store.Target(object, scratch);
   if (!target.ok()) return target.status();
   // O_NONBLOCK: a FIFO that took the file's place since the scan must not block us.
   const UniqueFd fd(::openat(target->dir_fd, target->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!fd.valid()) return IoError(errno, absl::StrCat("checksum: open of ", EscapeName(store.Name(object))));
-  crc = 0;
+  *crcs = 0;
   uint64_t bytes = 0;
+  uint64_t record_left = record_bytes;
   for (;;) {
     const ssize_t got = ::read(fd.get(), buffer, kReadBytes);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return IoError(errno, absl::StrCat("checksum: read of ", EscapeName(store.Name(object)), " at ", bytes));
     if (got == 0) break;
-    crc = Crc32c(buffer, static_cast<size_t>(got), crc);
     bytes += static_cast<uint64_t>(got);
+    if (record_bytes == 0) {
+      *crcs = Crc32c(buffer, static_cast<size_t>(got), *crcs);
+      continue;
+    }
+    // Of a file that grew, what is beyond is not looked at: it is refused below.
+    const uint64_t begin = bytes - static_cast<uint64_t>(got);
+    for (uint64_t at = std::max(begin, header_bytes); at < std::min(bytes, expected_bytes);) {
+      const uint64_t part = std::min(record_left, std::min(bytes, expected_bytes) - at);
+      *crcs = Crc32c(buffer + (at - begin), part, record_left == record_bytes ? 0 : *crcs);
+      at += part;
+      record_left -= part;
+      if (record_left > 0) continue;
+      record_left = record_bytes;
+      ++crcs;
+    }
   }
   if (bytes != expected_bytes) {
     return absl::FailedPreconditionError(absl::StrCat("checksum: ", EscapeName(store.Name(object)), " had ", expected_bytes, " bytes when it was listed and has ",
@@ -55,7 +72,8 @@ absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data,
                                                        const std::function<void(const IndexProgress&)>& progress) {
   const uint64_t count = data.object_count();
   const FileStore store(data.root(), data.Names(), nullptr);
-  std::vector<uint32_t> crcs(count);
+  const bool records = data.record_bytes() > 0;
+  std::vector<uint32_t> crcs(data.sample_count());  // trees and lists: one range per sample
   std::atomic<uint64_t> next{0};
   std::atomic<uint64_t> done{0};
   std::atomic<uint64_t> done_bytes{0};
@@ -72,8 +90,10 @@ absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data,
       const uint64_t end = std::min(begin + kClaimedAtOnce, count);
       for (uint64_t object = begin; object < end && !failed.load(std::memory_order_relaxed); ++object) {
         const auto index = static_cast<uint32_t>(object);
-        if (!known || !known(index, crcs[object])) {
-          const absl::Status status = ChecksumOf(store, index, data.object_bytes(index), buffer.get(), scratch, crcs[object]);
+        uint32_t* const first = &crcs[records ? data.runs()[object].first_sample : object];
+        if (!known || !known(index, *first)) {
+          const absl::Status status =
+              ChecksumOf(store, index, data.object_bytes(index), records ? data.runs()[object].offset_bytes : 0, data.record_bytes(), buffer.get(), scratch, first);
           if (!status.ok()) {
             std::lock_guard<std::mutex> lock(mutex);
             if (first_error.ok()) first_error = status;

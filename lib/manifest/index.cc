@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <limits>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -31,6 +32,7 @@
 #include "manifest/map_file.h"
 #include "manifest/open.h"
 #include "manifest/place.h"
+#include "manifest/records.h"
 #include "manifest/save_file.h"
 #include "manifest/scan.h"
 #include "penstock/manifest.h"
@@ -89,6 +91,8 @@ absl::StatusOr<std::shared_ptr<const Manifest>> OpenServing(const std::string& p
   if (rule != TreeRule::kAuto && data_set.rule != TreeRule::kAuto && rule != data_set.rule) return unfit("was made by another rule");
   if (options.crc && !(*manifest)->has_crc()) return unfit("has no checksums");
   if (options.stat && !(*manifest)->has_mtimes()) return unfit("has no times of modification");
+  if (options.format != ShardFormat::kAuto && options.format != (*manifest)->format()) return unfit("was made by another format");
+  if (options.record_bytes > 0 && static_cast<uint64_t>(options.record_bytes) != (*manifest)->record_bytes()) return unfit("was made with another record_bytes");
   const absl::Status fresh = ManifestOpener::CheckFresh(**manifest);
   if (fresh.code() == absl::StatusCode::kFailedPrecondition && options.keep_stale) {
     Log(LogLevel::kWarning, absl::StrCat(fresh.message(), ". The run goes on with the saved manifest: what is new is not seen, what is gone fails by name; penstock index --update looks again"));
@@ -137,13 +141,14 @@ void LogResult(const DataSet& data_set, const ManifestData& data, const IndexCou
   add(counts.broken_links, "link to nowhere", "links to nowhere");
   add(counts.cycles, "folder that leads back to one above it", "folders that lead back to one above them");
   add(counts.vanished, "name that vanished", "names that vanished");
+  add(counts.no_shards, "file of another format", "files of another format");
   add(counts.unlabeled, "file beside the class folders", "files beside the class folders");
   add(counts.empty_classes, "class without a file (its label stays)", "classes without a file (their labels stay)");
   if (!text.empty()) Log(LogLevel::kWarning, absl::StrCat("indexing ", data_set.shown(), " left out ", text, ": ", counts.examples));
 }
 
 // Scans, and writes to `path`; empty: into memory.
-absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const std::string& path, const IndexOptions& options, Mode mode) {
+absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& records, const std::string& path, const IndexOptions& options, Mode mode) {
   const int64_t start_ns = MonotonicNs();
   // What Update() compares with. One that cannot be read is as good as none.
   std::shared_ptr<const Manifest> before;
@@ -164,11 +169,15 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const std::string& 
   scan.rule = data_set.rule;
   scan.threads = ThreadCount(data_set, options.threads);
   scan.progress = options.progress;
+  scan.wanted = ShardFilter(records, data_set);
+  // Labels of their own leave nothing for class folders to say.
+  if (!records.labels.empty() && scan.rule == TreeRule::kAuto) scan.rule = TreeRule::kFlat;
   if (before != nullptr) scan.changed_since_ns = ManifestOpener::ScannedUnixNs(*before) - kTickNs;
   scan.want_mtimes = options.stat || (before != nullptr && before->has_mtimes());
   ScanOutput out;
   out.data = &data;
-  const absl::Status scanned = data_set.rule == TreeRule::kList ? ScanList(scan, data_set.list_name, out) : ScanTree(scan, out);
+  absl::Status scanned = records.one_shard ? ScanOneShard(data_set.list_name, out) : data_set.rule == TreeRule::kList ? ScanList(scan, data_set.list_name, out) : ScanTree(scan, out);
+  if (scanned.ok() && records.format != ShardFormat::kFiles) scanned = MakeRecords(records, scan.threads, options.progress, data);
   if (!scanned.ok()) return scanned;
 
   // The object of the saved manifest that each object is the same as, or the count of objects.
@@ -202,7 +211,7 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const std::string& 
   if (options.crc || (before != nullptr && before->has_crc())) {
     std::function<bool(uint32_t, uint32_t&)> known;
     // Trees and lists have one range per sample, so that a sample's number is its object's.
-    if (before != nullptr && before->has_crc() && before->rule() != TreeRule::kAuto) {
+    if (before != nullptr && before->has_crc() && before->rule() != TreeRule::kAuto && before->record_bytes() == 0 && data.record_bytes() == 0) {
       known = [&](uint32_t object, uint32_t& crc) {
         if (same[object] == std::numeric_limits<uint32_t>::max()) return false;
         crc = before->Crc(same[object], 0);
@@ -242,7 +251,7 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const std::string& 
 }
 
 // Builds at `path` under its lease, or waits for who holds it.
-absl::StatusOr<IndexResult> BuildUnderLease(const DataSet& data_set, const std::string& path, const IndexOptions& options, Mode mode) {
+absl::StatusOr<IndexResult> BuildUnderLease(const DataSet& data_set, const RecordsPlan& records, const std::string& path, const IndexOptions& options, Mode mode) {
   const std::string lease_path = absl::StrCat(path, ".lease");
   LeaseWatch watch(lease_path);
   const int64_t start_ns = MonotonicNs();
@@ -260,7 +269,7 @@ absl::StatusOr<IndexResult> BuildUnderLease(const DataSet& data_set, const std::
         if (!readable) return saved.status();
         if (saved.status().code() != absl::StatusCode::kNotFound) Log(LogLevel::kWarning, absl::StrCat(saved.status().message(), ". It is rebuilt now"));
       }
-      return BuildAt(data_set, path, options, mode);
+      return BuildAt(data_set, records, path, options, mode);
     }
     LeaseWatch::State state = watch.Look();
     if (state == LeaseWatch::State::kDead) {
@@ -301,6 +310,25 @@ absl::StatusOr<IndexResult> BuildUnderLease(const DataSet& data_set, const std::
   }
 }
 
+// How the data set was indexed before, where its samples were records: so that it can be indexed again without being told.
+std::optional<RecordsPlan> SavedRecords(const std::vector<std::string>& places, const DataSet& data_set) {
+  for (const std::string& place : places) {
+    const absl::StatusOr<std::shared_ptr<const Manifest>> saved = ManifestOpener::FromPath(place, data_set.root, ManifestCheck::kHeader);
+    if (!saved.ok()) continue;
+    if ((*saved)->record_bytes() == 0 || ManifestOpener::ListName(**saved) != data_set.list_name) return std::nullopt;
+    const layout::RecordSource source = ManifestOpener::RecordSource(**saved);
+    RecordsPlan plan;
+    plan.format = (*saved)->format();
+    plan.record_bytes = source.record_bytes;
+    plan.header_bytes = source.header_bytes;
+    plan.labels = ManifestOpener::LabelsPath(**saved);
+    // A list of shards has more objects than the one that is a shard itself, or another name for it.
+    plan.one_shard = !data_set.list_name.empty() && (*saved)->object_count() == 1 && (*saved)->ObjectName(0) == data_set.list_name;
+    return plan;
+  }
+  return std::nullopt;
+}
+
 absl::StatusOr<IndexResult> Index(absl::string_view root, const IndexOptions& options, Mode mode) {
   const absl::StatusOr<DataSet> data_set = FindDataSet(root, options.rule);
   if (!data_set.ok()) return data_set.status();
@@ -315,12 +343,16 @@ absl::StatusOr<IndexResult> Index(absl::string_view root, const IndexOptions& op
       if (!readable) return saved.status();
     }
   }
+  std::optional<RecordsPlan> saved_records;
+  if (options.format == ShardFormat::kAuto && mode != Mode::kBuild) saved_records = SavedRecords(places, *data_set);
+  const absl::StatusOr<RecordsPlan> records = PlanRecords(*data_set, options, saved_records.has_value() ? &*saved_records : nullptr);
+  if (!records.ok()) return records.status();
   std::string refused;
   for (const std::string& place : places) {
     absl::Status status = PreparePlace(place);
     if (status.ok()) {
       // Whether the place can be written shows at its lease, before the scan.
-      absl::StatusOr<IndexResult> result = BuildUnderLease(*data_set, place, options, mode);
+      absl::StatusOr<IndexResult> result = BuildUnderLease(*data_set, *records, place, options, mode);
       if (result.ok()) return result;
       status = result.status();
       if (!IsUnwritable(status) || ::access(ParentFolder(place).c_str(), W_OK) == 0) return status;
@@ -334,7 +366,7 @@ absl::StatusOr<IndexResult> Index(absl::string_view root, const IndexOptions& op
   }
   Log(LogLevel::kWarning, absl::StrCat("the manifest of ", data_set->shown(), " can be saved nowhere and is made anew in each run: ", refused,
                                        ". Give manifest_path, or set XDG_CACHE_HOME"));
-  return BuildAt(*data_set, "", options, mode);
+  return BuildAt(*data_set, *records, "", options, mode);
 }
 
 }  // namespace

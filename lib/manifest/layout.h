@@ -80,6 +80,8 @@ inline constexpr uint32_t kRangeFields = Tag("RFLD");
 inline constexpr uint32_t kRangeCrcs = Tag("RCRC");
 inline constexpr uint32_t kRoot = Tag("ROOT");
 inline constexpr uint32_t kList = Tag("LIST");
+inline constexpr uint32_t kRecords = Tag("FIXR");
+inline constexpr uint32_t kRecordSource = Tag("RECS");
 
 // 16 bytes, so that a further range of a sample costs no more.
 struct PackedRange {
@@ -95,6 +97,23 @@ static_assert(sizeof(PackedRange) == 16);
 struct ListFile {
   int64_t mtime_ns;
   uint64_t bytes;
+};
+
+// The column FIXR: the bytes of every record, then for each object these two.
+struct RecordRun {
+  uint64_t first_sample;  // that lies in the object
+  uint64_t offset_bytes;  // where it begins
+};
+static_assert(sizeof(RecordRun) == 16);
+
+enum Format : uint32_t { kFormatFiles = 0, kFormatNpy = 1, kFormatRaw = 2 };
+
+// The column RECS: how records were found, for indexing them again; then the path of their labels.
+struct RecordSource {
+  uint32_t format;
+  uint32_t zero;
+  uint64_t record_bytes;  // as asked for; 0: the files say it
+  uint64_t header_bytes;
 };
 
 }  // namespace penstock::layout

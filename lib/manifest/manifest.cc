@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstring>
@@ -48,6 +49,9 @@ struct Manifest::Impl {
   const uint16_t* range_fields = nullptr;
   layout::ListFile list{};
   std::string list_name;
+  const layout::RecordRun* runs = nullptr;  // one per object, where samples are records
+  layout::RecordSource record_source{};
+  std::string labels_path;
 
   absl::Status Damaged(absl::string_view why) const { return absl::DataLossError(absl::StrCat("manifest ", shown, " is damaged: ", why, kRebuild)); }
 };
@@ -168,16 +172,34 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
     impl.list_name.assign(reinterpret_cast<const char*>(data + column.offset_bytes + sizeof impl.list), column.bytes - sizeof impl.list);
     by_tag.erase(found);
   }
+  const uint64_t* records = nullptr;
+  take(records, layout::kRecords, 1 + 2 * objects, false);
+  if (const auto found = by_tag.find(layout::kRecordSource); found != by_tag.end()) {
+    const layout::Column& column = *found->second;
+    if (column.bytes < sizeof(layout::RecordSource)) return impl.Damaged("its column RECS is too short");
+    std::memcpy(&impl.record_source, data + column.offset_bytes, sizeof impl.record_source);
+    impl.labels_path.assign(reinterpret_cast<const char*>(data + column.offset_bytes + sizeof impl.record_source), column.bytes - sizeof impl.record_source);
+    by_tag.erase(found);
+  }
   if (!problem.ok()) return problem;
-  if (packed == nullptr && (ranges != samples || samples > objects)) return impl.Damaged("it has more samples than objects and no ranges");
-  if ((manifest->range_first_ == nullptr) != (impl.range_bases == nullptr)) return impl.Damaged("of its columns RBAS and RFST one is missing");
-  if (packed == nullptr && manifest->range_first_ != nullptr) return impl.Damaged("its column RANG is missing");
   for (const auto& [tag, column] : by_tag) {
     if ((column->flags & layout::kColumnRequired) == 0) continue;
     return absl::FailedPreconditionError(absl::StrCat("manifest ", impl.shown, " cannot be read without its column ",
                                                       EscapeName(std::string(reinterpret_cast<const char*>(&tag), sizeof tag)),
                                                       ", which this penstock does not know. Use a newer penstock, or another manifest_path"));
   }
+  if (records != nullptr) {
+    if (packed != nullptr || manifest->range_first_ != nullptr || manifest->range_delivered_ != nullptr || impl.range_fields != nullptr || ranges != samples ||
+        (objects == 0 && samples > 0)) {
+      return impl.Damaged("its column FIXR does not go with its other columns and counts");
+    }
+    // Not always verified: whatever it holds, a record is no longer than the header says of the longest.
+    manifest->record_bytes_ = std::min({records[0], header->max_stored_bytes, header->max_delivered_bytes, layout::kRangeBytesMax});
+    if (manifest->record_bytes_ == 0) return impl.Damaged("its records have 0 bytes");
+    impl.runs = reinterpret_cast<const layout::RecordRun*>(records + 1);
+  } else if (packed == nullptr && (ranges != samples || samples > objects)) return impl.Damaged("it has more samples than objects and no ranges");
+  if ((manifest->range_first_ == nullptr) != (impl.range_bases == nullptr)) return impl.Damaged("of its columns RBAS and RFST one is missing");
+  if (packed == nullptr && manifest->range_first_ != nullptr) return impl.Damaged("its column RANG is missing");
 
   manifest->sample_count_ = static_cast<int64_t>(samples);
   manifest->object_count_ = static_cast<int64_t>(objects);
@@ -232,6 +254,8 @@ absl::Status ManifestOpener::CheckFresh(const Manifest& manifest) {
 }
 
 int64_t ManifestOpener::ScannedUnixNs(const Manifest& manifest) { return manifest.impl_->header->scanned_unix_ns; }
+layout::RecordSource ManifestOpener::RecordSource(const Manifest& manifest) { return manifest.impl_->record_source; }
+std::string ManifestOpener::LabelsPath(const Manifest& manifest) { return manifest.impl_->labels_path; }
 std::string ManifestOpener::ListName(const Manifest& manifest) { return manifest.impl_->list_name; }
 
 absl::StatusOr<std::shared_ptr<const Manifest>> Manifest::OpenSaved(absl::string_view manifest_path, const OpenSavedOptions& options) {
@@ -288,6 +312,26 @@ Range Manifest::PackedRangeAt(int64_t id, int i) const {
   return range;
 }
 
+// In which object a record lies: shards are mostly alike, so a guess by the share of all samples mostly hits; else the runs are searched.
+Range Manifest::RecordAt(int64_t id) const {
+  const layout::RecordRun* const runs = impl_->runs;
+  const auto sample = static_cast<uint64_t>(id);
+  const auto objects = static_cast<uint64_t>(object_count_);
+  uint64_t object = std::min(objects - 1, static_cast<uint64_t>(static_cast<double>(id) / static_cast<double>(sample_count_) * static_cast<double>(objects)));
+  if (runs[object].first_sample > sample || (object + 1 < objects && runs[object + 1].first_sample <= sample)) {
+    const auto* const after = std::upper_bound(runs, runs + objects, sample, [](uint64_t value, const layout::RecordRun& run) { return value < run.first_sample; });
+    object = after == runs ? 0 : static_cast<uint64_t>(after - runs) - 1;
+  }
+  Range range;
+  range.object = static_cast<uint32_t>(object);
+  range.stored_bytes = range.delivered_bytes = record_bytes_;
+  // Damaged runs give a wrong place, never one that wraps.
+  const uint64_t index = sample - std::min(sample, runs[object].first_sample);
+  const uint64_t begin = std::min(layout::kRangeBytesMax, runs[object].offset_bytes);
+  range.offset_bytes = index > (layout::kRangeBytesMax - begin) / record_bytes_ ? layout::kRangeBytesMax : begin + index * record_bytes_;
+  return range;
+}
+
 uint64_t Manifest::SumOfRanges(int64_t id, bool delivered) const {
   uint64_t sum = 0;
   for (int i = 0, count = RangeCount(id); i < count; ++i) {
@@ -322,6 +366,11 @@ const std::string& Manifest::path() const { return impl_->path; }
 int64_t Manifest::folder_count() const { return static_cast<int64_t>(impl_->header->folder_count); }
 uint64_t Manifest::file_bytes() const { return impl_->file->bytes(); }
 
+ShardFormat Manifest::format() const {
+  if (record_bytes_ == 0) return ShardFormat::kFiles;
+  return impl_->record_source.format == layout::kFormatNpy ? ShardFormat::kNpy : ShardFormat::kRaw;
+}
+
 TreeRule Manifest::rule() const {
   switch (impl_->header->rule) {
     case layout::kRuleClasses: return TreeRule::kClasses;
@@ -331,6 +380,10 @@ TreeRule Manifest::rule() const {
   }
 }
 
-std::shared_ptr<const ObjectStore> Manifest::OpenObjects() const { return std::make_shared<FileStore>(impl_->root, impl_->names, impl_->file); }
+std::shared_ptr<const ObjectStore> Manifest::OpenObjects() const {
+  // An object of many samples is opened once.
+  const bool packed = record_bytes_ != 0 || sample_count_ > object_count_;
+  return std::make_shared<FileStore>(impl_->root, impl_->names, impl_->file, -1, packed ? FileStore::DefaultOpenFilesMax() : 0);
+}
 
 }  // namespace penstock

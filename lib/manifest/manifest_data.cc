@@ -177,6 +177,23 @@ void ManifestData::Reserve(uint64_t objects, uint64_t name_bytes) {
   labels_.reserve(objects);
 }
 
+void ManifestData::MakeRecords(uint64_t record_bytes, std::vector<layout::RecordRun> runs, uint64_t sample_count, std::vector<int32_t> labels) {
+  PENSTOCK_CHECK(implicit_ && sample_count_ == object_bytes_.size() && runs.size() == sample_count_ && record_bytes > 0, "files become shards once, all of them");
+  PENSTOCK_CHECK(labels.empty() || labels.size() == sample_count, "one label per record");
+  if (labels.empty() && has_labels_) {
+    labels.reserve(sample_count);
+    for (size_t object = 0; object < runs.size(); ++object) {
+      const uint64_t end = object + 1 < runs.size() ? runs[object + 1].first_sample : sample_count;
+      labels.insert(labels.end(), end - runs[object].first_sample, labels_[object]);
+    }
+  }
+  has_labels_ = !labels.empty();
+  labels_ = std::move(labels);
+  record_bytes_ = record_bytes;
+  runs_ = std::move(runs);
+  sample_count_ = sample_count;
+}
+
 NameTable ManifestData::Names() const {
   NameTable table;
   table.object_count = object_bytes_.size();
@@ -197,7 +214,26 @@ void ManifestData::Summarise(layout::Header& header) const {
   FingerprintHash hash;
   hash.AddNumber(sample_count_);
   std::string name;
-  for (uint64_t id = 0; id < sample_count_; ++id) {
+  size_t object_of_record = 0;
+  for (uint64_t id = 0; record_bytes_ != 0 && id < sample_count_; ++id) {
+    // As if each record had a range of its own: the fingerprint says nothing of the layout.
+    const bool next = object_of_record + 1 < runs_.size() && runs_[object_of_record + 1].first_sample == id;
+    if (next) ++object_of_record;
+    if (next || id == 0) names.RelativeName(static_cast<uint32_t>(object_of_record), name);
+    hash.AddNumber(labels_.empty() ? int32_t{-1} : labels_[id]);
+    hash.AddNumber(uint32_t{1});
+    hash.AddNumber(static_cast<uint32_t>(name.size()));
+    hash.Add(name.data(), name.size());
+    hash.AddNumber(runs_[object_of_record].offset_bytes + (id - runs_[object_of_record].first_sample) * record_bytes_);
+    hash.AddNumber(record_bytes_);
+    hash.AddNumber(record_bytes_);
+    hash.AddNumber(uint16_t{0});
+  }
+  if (record_bytes_ != 0) {
+    header.max_stored_bytes = header.max_delivered_bytes = record_bytes_;
+    header.total_bytes = record_bytes_ * sample_count_;
+  }
+  for (uint64_t id = 0; record_bytes_ == 0 && id < sample_count_; ++id) {
     const uint64_t first = implicit_ ? id : FirstRange(id);
     const uint64_t end = implicit_ ? id + 1 : id + 1 < sample_count_ ? FirstRange(id + 1) : ranges_.size();
     hash.AddNumber(labels_[id]);
@@ -243,6 +279,7 @@ absl::Status ManifestData::WriteTo(SaveFile& out) const {
     uint32_t tag;
     const void* data;
     uint64_t bytes;
+    uint32_t flags = 0;
   };
   std::vector<Source> sources;
   const auto add = [&](uint32_t tag, const auto& values) { sources.push_back({tag, values.data(), values.size() * sizeof(values[0])}); };
@@ -295,13 +332,24 @@ absl::Status ManifestData::WriteTo(SaveFile& out) const {
     if (has_delivered_) add(layout::kRangeDelivered, range_delivered_);
     if (has_fields_) add(layout::kRangeFields, range_fields_);
   }
+  std::vector<uint64_t> records;
+  std::string record_source;
+  if (record_bytes_ != 0) {
+    records.push_back(record_bytes_);
+    for (const layout::RecordRun& run : runs_) records.insert(records.end(), {run.first_sample, run.offset_bytes});
+    add(layout::kRecords, records);
+    sources.back().flags = layout::kColumnRequired;  // a reader without it would take each file for a sample
+    record_source.assign(reinterpret_cast<const char*>(&record_source_), sizeof record_source_);
+    record_source += labels_path_;
+    add(layout::kRecordSource, record_source);
+  }
   if (!crcs_.empty()) add(layout::kRangeCrcs, crcs_);
 
   std::vector<layout::Column> columns;
   header.column_count = static_cast<uint32_t>(sources.size());
   uint64_t offset = AlignUp(sizeof header + sources.size() * sizeof(layout::Column), layout::kColumnAlignment);
   for (const Source& source : sources) {
-    columns.push_back({source.tag, 0, offset, source.bytes, Crc32c(source.data, source.bytes), 0});
+    columns.push_back({source.tag, source.flags, offset, source.bytes, Crc32c(source.data, source.bytes), 0});
     offset = AlignUp(offset + source.bytes, layout::kColumnAlignment);
   }
   header.file_bytes = offset;

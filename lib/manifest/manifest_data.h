@@ -45,6 +45,13 @@ class ManifestData {
   // Valid until the next change.
   NameTable Names() const;
 
+  // Turns files, one sample each until now, into shards of fixed-size records: `runs` has one entry per object. `labels`: one per record, or
+  // none; then each record has its file's label. `labels_path` is kept for indexing again.
+  void MakeRecords(uint64_t record_bytes, std::vector<layout::RecordRun> runs, uint64_t sample_count, std::vector<int32_t> labels);
+  void SetRecordSource(const layout::RecordSource& source, std::string labels_path) { record_source_ = source, labels_path_ = std::move(labels_path); }
+  uint64_t record_bytes() const { return record_bytes_; }
+  const std::vector<layout::RecordRun>& runs() const { return runs_; }
+
   // Writes the whole file. `out` is empty at first.
   absl::Status WriteTo(SaveFile& out) const;
 
@@ -92,6 +99,11 @@ class ManifestData {
   bool has_delivered_ = false;
   bool has_fields_ = false;
   std::vector<uint32_t> crcs_;
+
+  uint64_t record_bytes_ = 0;  // not 0: samples are records
+  std::vector<layout::RecordRun> runs_;
+  layout::RecordSource record_source_{};
+  std::string labels_path_;
 };
 
 inline layout::PackedRange PackRange(const Range& range) {

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "manifest/layout.h"
 #include "manifest/map_file.h"
 #include "penstock/manifest.h"
 
@@ -30,6 +31,9 @@ class ManifestOpener {
   static int64_t ScannedUnixNs(const Manifest& manifest);
   // Of a list file's manifest; empty otherwise.
   static std::string ListName(const Manifest& manifest);
+  // How its records were found; all 0 and empty where samples are files.
+  static layout::RecordSource RecordSource(const Manifest& manifest);
+  static std::string LabelsPath(const Manifest& manifest);
 };
 
 }  // namespace penstock

@@ -466,6 +466,12 @@ class Scanner {
     const std::vector<const Entry*> sorted = Sorter(/*path_order=*/true).Sort(folder);
     for (const Entry* entry : sorted) {
       if (entry->kind == Entry::kFile) {
+        if (options_.wanted) {
+          const std::string name = path.empty() ? entry->name : absl::StrCat(path, "/", entry->name);
+          const ScanOptions::Want want = options_.wanted(name);
+          if (want == ScanOptions::Want::kNo) LeaveOut(&IndexCounts::no_shards, "not of the format", nullptr, name);
+          if (want != ScanOptions::Want::kYes) continue;
+        }
         const absl::Status status = out_.data->AddFile(index, entry->name, entry->bytes, entry->inode, entry->mtime_ns, label);
         if (!status.ok()) return status;
         if (options_.changed_since_ns != std::numeric_limits<int64_t>::max()) out_.changed.push_back(entry->changed);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "manifest/manifest_data.h"
 #include "penstock/manifest.h"
 
@@ -20,6 +21,9 @@ struct ScanOptions {
   int64_t changed_since_ns = INT64_MAX;
   bool want_mtimes = false;  // keep each file's st_mtime
   std::function<void(const IndexProgress&)> progress;
+  // Which files of a tree are samples (or shards), by their path from the root; null: all.
+  enum class Want { kYes, kNo, kNoAndKnown };  // kNo is counted and named
+  std::function<Want(absl::string_view)> wanted;
 };
 
 struct ScanOutput {

@@ -55,6 +55,18 @@ std::string TreeManifest(const TempFolder& folder) {
   return ReadFile(folder.At("m"));
 }
 
+// Shards of records.
+std::string RecordManifest(const TempFolder& folder) {
+  for (int i = 0; i < 5; ++i) folder.Write("data/" + std::to_string(i), std::string(static_cast<size_t>(16 + 8 * (1 + i % 3)), 'x'));
+  IndexOptions options;
+  options.format = ShardFormat::kRaw;
+  options.record_bytes = 8;
+  options.header_bytes = 16;
+  options.manifest_path = folder.At("m");
+  REQUIRE_OK(Manifest::Build(folder.At("data"), options));
+  return ReadFile(folder.At("m"));
+}
+
 layout::Header HeaderOf(const std::string& bytes) {
   layout::Header header;
   std::memcpy(&header, bytes.data(), sizeof header);
@@ -155,7 +167,8 @@ TEST_CASE("every flipped byte of a column is refused when columns are checked", 
 
 TEST_CASE("unchecked damage of columns gives answers in bounds", "[manifest]") {
   TempFolder folder;
-  const std::string good = GENERATE(true, false) ? RichManifest(folder, 100) : TreeManifest(folder);
+  const int kind = GENERATE(0, 1, 2);
+  const std::string good = kind == 0 ? RichManifest(folder, 100) : kind == 1 ? TreeManifest(folder) : RecordManifest(folder);
   const uint64_t begin = DirectoryEnd(good);
   std::mt19937_64 random(11);
   int opened_count = 0;
@@ -181,7 +194,7 @@ TEST_CASE("unchecked damage of columns gives answers in bounds", "[manifest]") {
 // What somebody writes who also computes the checksums.
 TEST_CASE("a header that lies with a right checksum is refused or answered in bounds", "[manifest]") {
   TempFolder folder;
-  const std::string good = RichManifest(folder, 10);
+  const std::string good = GENERATE(true, false) ? RichManifest(folder, 10) : RecordManifest(folder);
   std::mt19937_64 random(5);
   const std::vector<uint64_t> values = {0, 1, 2, 9, 11, 0x7FFFFFFF, 0xFFFFFFFF, uint64_t{1} << 32, uint64_t{1} << 61, uint64_t{1} << 63, ~uint64_t{0}};
   uint64_t layout::Header::*const counts[] = {&layout::Header::sample_count, &layout::Header::object_count,     &layout::Header::range_count,
@@ -214,9 +227,9 @@ TEST_CASE("a header that lies with a right checksum is refused or answered in bo
 
 TEST_CASE("a column that is missing or there twice is refused", "[manifest]") {
   TempFolder folder;
-  const std::string good = RichManifest(folder, 10);
-  const uint32_t optional[] = {layout::kObjectPlaces, layout::kObjectTimes, layout::kLabels, layout::kRangeDelivered,
-                               layout::kRangeFields,  layout::kRangeCrcs};
+  const std::string good = GENERATE(true, false) ? RichManifest(folder, 10) : RecordManifest(folder);
+  const uint32_t optional[] = {layout::kObjectPlaces, layout::kObjectTimes, layout::kLabels,       layout::kRangeDelivered,
+                               layout::kRangeFields,  layout::kRangeCrcs,   layout::kRecordSource, layout::kFolderTimes};
   for (uint32_t i = 0; i < HeaderOf(good).column_count; ++i) {
     std::string bad = good;
     layout::Column column;
@@ -262,6 +275,27 @@ TEST_CASE("an unknown column is skipped unless it is required", "[manifest]") {
       CHECK_FALSE((*opened)->has_crc());
     }
   }
+}
+
+TEST_CASE("records whose column is not known are refused, not taken for whole files", "[manifest]") {
+  TempFolder folder;
+  std::string bytes = RecordManifest(folder);
+  bool found = false;
+  for (uint32_t i = 0; i < HeaderOf(bytes).column_count; ++i) {
+    layout::Column column;
+    char* place = bytes.data() + sizeof(layout::Header) + i * sizeof column;
+    std::memcpy(&column, place, sizeof column);
+    if (column.tag != layout::kRecords) continue;
+    found = true;
+    CHECK((column.flags & layout::kColumnRequired) != 0);
+    column.tag = layout::Tag("FIX2");
+    std::memcpy(place, &column, sizeof column);
+  }
+  REQUIRE(found);
+  SetHeader(bytes, HeaderOf(bytes));
+  const auto opened = OpenBytes(folder, bytes, ManifestCheck::kAll);
+  CHECK(opened.status().code() == absl::StatusCode::kFailedPrecondition);
+  CHECK(Contains(MessageOf(opened), "FIX2"));
 }
 
 TEST_CASE("another layout version is refused and never overwritten", "[manifest]") {
