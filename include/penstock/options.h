@@ -84,7 +84,7 @@ struct LoaderOptions {
   int64_t device_bytes = int64_t{1} << 30;  // the device's ring of batches
   int64_t max_quarantine_bytes = 0;         // memory given up to reads that never end; 0: a quarter of memory_bytes
   int32_t prefetch_batches = 0;             // batches ahead of the consumer; 0: by batch and piece size
-  int64_t coalesce_gap_bytes = 4096;        // unwanted bytes worth reading to save one read
+  int64_t coalesce_gap_bytes = -1;          // unwanted bytes worth reading to save one read; -1: measured at Open
   int32_t io_workers = 16;                  // both io-wq limits (io_uring); threads of the pread pool
   int64_t open_files = -1;                  // files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none
   bool huge_pages = true;

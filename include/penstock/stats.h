@@ -62,8 +62,13 @@ struct EpochReport {
   double open_latency_us = 0;     // mean time of one open
   double latency_floor_us = 0;    // of a transfer with nothing else in flight (regression)
   double bandwidth_mb_per_s = 0;  // of the store with everything in flight (regression); 0: not seen
-  int64_t requests = 0;
-  int64_t kept_open = 0;          // requests that found their file open (open_files)
+  // Of the batches handed out, as they were planned: neighbours in one file share a read.
+  int64_t reads = 0;
+  int64_t read_bytes = 0;           // with the unwanted bytes between neighbours
+  double reads_per_sample = 0;
+  double read_bytes_per_byte = 0;   // per delivered byte
+  int64_t requests = 0;             // handed to the store in this time, reading ahead and retries included
+  int64_t kept_open = 0;            // requests that found their file open (open_files)
   int64_t retries = 0;
   int64_t late_reports = 0;       // waits over 30 s that were reported
   Bound bound = Bound::kNothing;
@@ -92,6 +97,8 @@ struct SetupReport {
   int64_t open_files_max = 0;    // files that may be kept open; shared by the loaders of one data set
   int64_t open_files = 0;        // now
   std::string open_files_why;
+  int64_t coalesce_gap_bytes = 0; // 0 too where every file is one sample
+  std::string coalesce_gap_why;
   int64_t quarantined_bytes = 0; // now
   std::string fingerprint;       // of the manifest
   std::vector<std::string> warnings;

@@ -72,6 +72,9 @@ nlohmann::json EpochJson(const EpochReport& report, double wall_s, double cpu_s)
           {"kept_open_share", report.requests > 0 ? static_cast<double>(report.kept_open) / static_cast<double>(report.requests) : 0.0},
           {"skipped", report.skipped},
           {"substituted", report.substituted},
+          {"reads_per_sample", report.reads_per_sample},
+          {"read_bytes_per_byte", report.read_bytes_per_byte},
+          {"stream_cpu_s", report.stream_cpu_s},
           {"open_latency_us", report.open_latency_us},
           {"read_latency_us", report.read_latency_us},
           {"latency_floor_us", report.latency_floor_us},
@@ -100,9 +103,11 @@ int RunBench(const BenchArguments& arguments) {
   const SetupReport setup = loader.setup();
   if (!arguments.json) {
     std::printf("%s: %lld samples, %.1f MB\n", arguments.root.c_str(), static_cast<long long>(loader.manifest()->sample_count()), 1e-6 * static_cast<double>(loader.manifest()->total_bytes()));
-    std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight, %d batches ahead, arena %.0f MB: %s; %s\n%s\nopen %.1f ms\n", setup.engine.c_str(), setup.engine_why.c_str(),
-                setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.queue_depth, setup.prefetch_batches, 1e-6 * static_cast<double>(setup.arena_bytes), setup.pages.c_str(),
-                setup.binding.c_str(), setup.open_files_why.c_str(), 1e3 * open_s);
+    std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight, %d batches ahead, arena %.0f MB: %s; %s\n", setup.engine.c_str(),
+                setup.engine_why.c_str(), setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.queue_depth, setup.prefetch_batches,
+                1e-6 * static_cast<double>(setup.arena_bytes), setup.pages.c_str(), setup.binding.c_str());
+    std::printf("%s\ngap between neighbours read as one: %lld bytes (%s)\nopen %.1f ms\n", setup.open_files_why.c_str(),
+                static_cast<long long>(setup.coalesce_gap_bytes), setup.coalesce_gap_why.c_str(), 1e3 * open_s);
   }
   nlohmann::json epochs = nlohmann::json::array();
   uint64_t touched = 0;
@@ -141,9 +146,9 @@ int RunBench(const BenchArguments& arguments) {
     }
     epochs.push_back(json);
     if (!arguments.json) {
-      std::printf("epoch %lld: %.0f samples/s, %.0f MB/s, %.3f CPU s/GB, Next() p50 %.0f us, p99 %.0f us, first batch %.1f ms\n  bound by %s\n", static_cast<long long>(report.epoch),
+      std::printf("epoch %lld: %.0f samples/s, %.0f MB/s, %.3f CPU s/GB, Next() p50 %.0f us, p99 %.0f us, first batch %.1f ms\n  %.4f reads per sample, %.3f bytes read per byte; bound by %s\n", static_cast<long long>(report.epoch),
                   json["samples_per_s"].get<double>(), json["mb_per_s"].get<double>(), json["cpu_s_per_gb"].get<double>(), report.next_p50_us, report.next_p99_us, 1e3 * report.first_batch_s,
-                  report.verdict.c_str());
+                  report.reads_per_sample, report.read_bytes_per_byte, report.verdict.c_str());
       if (arguments.step_ms > 0) {
         std::printf("  steps of %g ms: accelerator utilisation %.1f %%, %.1f %% of one core\n", arguments.step_ms, 100 * json["accelerator_utilisation"].get<double>(),
                     100 * json["core_share"].get<double>());
@@ -182,6 +187,8 @@ int RunBench(const BenchArguments& arguments) {
     out["pages"] = setup.pages;
     out["open_files"] = loader.setup().open_files;
     out["open_files_why"] = setup.open_files_why;
+    out["coalesce_gap_bytes"] = setup.coalesce_gap_bytes;
+    out["coalesce_gap_why"] = setup.coalesce_gap_why;
     out["epochs"] = epochs;
     out["touched"] = touched;  // keeps the reads of each sample's first and last byte
     std::printf("%s\n", out.dump(2).c_str());

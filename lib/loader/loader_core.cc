@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread_demand.h"
+#include "loader/gap.h"
 #include "loader/lease.h"
 #include "loader/residency.h"
 #include "loader/verdict.h"
@@ -215,12 +216,11 @@ absl::Status LoaderCore::ResolveMemory() {
                                                    " has no times of modification; keep them with penstock index --stat"));
   }
   codec_ = *std::move(codec);
-  packed_ = manifest_->object_count() < manifest_->sample_count();
+  packed_ = manifest_->object_count() < manifest_->sample_count() || manifest_->record_bytes() != 0;
   plan_options_.dense = options_.layout == Layout::kDense;
   plan_options_.scratch = !codec_->identity() && !codec_->in_place();
   plan_options_.split_large = codec_->identity();
   plan_options_.piece_bytes = static_cast<uint64_t>(options_.piece_bytes);
-  plan_options_.coalesce_gap_bytes = static_cast<uint64_t>(options_.coalesce_gap_bytes);
   plan_options_.sort_by_object = packed_;
 
   // The largest batch there can be: first by the largest sample, which costs nothing; if that is too much, by the batch_size largest.
@@ -318,6 +318,20 @@ absl::Status LoaderCore::ResolveMemory() {
   return absl::OkStatus();
 }
 
+void LoaderCore::ChooseGap() {
+  if (!packed_) {
+    setup_.coalesce_gap_why = "every file is one sample";
+  } else if (options_.coalesce_gap_bytes >= 0) {
+    setup_.coalesce_gap_bytes = options_.coalesce_gap_bytes;
+    setup_.coalesce_gap_why = "asked for";
+  } else {
+    const GapChoice choice = MeasureGap(*manifest_, objects_, engine_, pool_, ring_options_, plan_options_.direct_alignment);
+    setup_.coalesce_gap_bytes = choice.gap_bytes;
+    setup_.coalesce_gap_why = choice.why;
+  }
+  plan_options_.coalesce_gap_bytes = static_cast<uint64_t>(setup_.coalesce_gap_bytes);
+}
+
 absl::Status LoaderCore::ResolveStreams() {
   absl::StatusOr<Topology> topology = ReadTopology();
   if (!topology.ok()) return topology.status();
@@ -373,6 +387,7 @@ absl::Status LoaderCore::Open() {
   ChooseIo();
   ResolveOpenFiles();
   if (absl::Status status = ResolveMemory(); !status.ok()) return status;
+  ChooseGap();
   const ArenaReport memory = arena_->report();
   setup_.arena_bytes = memory.bytes;
   if (!codec_->identity()) {
@@ -1114,6 +1129,11 @@ absl::StatusOr<Batch> LoaderCore::TakeFront() {
   totals_.substituted += substituted;
   totals_.delivered += static_cast<int64_t>(plan.ids.size()) - skipped - substituted;
   totals_.bytes += bytes;
+  totals_.planned_reads += static_cast<int64_t>(plan.extents.size());
+  totals_.read_bytes += static_cast<int64_t>(plan.read_bytes);
+#ifndef NDEBUG
+  PoisonHoles(plan, slot->attempt->places());
+#endif
   ++totals_.batches;
   for (LedgerEntry& entry : slot->ledger) {
     if (totals_.ledger.size() < kLedgerMax) totals_.ledger.push_back(std::move(entry));
@@ -1302,6 +1322,10 @@ EpochReport LoaderCore::report() const {
   report.idle_s = 1e-9 * static_cast<double>(reads.idle_ns);
   report.codec_s = 1e-9 * static_cast<double>(reads.codec_ns);
   report.copy_s = 1e-9 * static_cast<double>(totals_.copy_wait_ns);
+  report.reads = totals_.planned_reads;
+  report.read_bytes = totals_.read_bytes;
+  if (report.taken > 0) report.reads_per_sample = static_cast<double>(report.reads) / static_cast<double>(report.taken);
+  if (report.bytes > 0) report.read_bytes_per_byte = static_cast<double>(report.read_bytes) / static_cast<double>(report.bytes);
   report.requests = reads.requests;
   report.kept_open = reads.kept_open;
   report.retries = reads.retries;

@@ -132,6 +132,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   absl::Status StartStreams();
   void DegradeToThreads(absl::string_view why);
   void ResolveOpenFiles();
+  void ChooseGap();
   void ChooseIo();
   void StreamMain(size_t index);
   StepPlan StepsOf(int64_t epoch) const;
@@ -226,7 +227,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
 
   // The current epoch's figures.
   struct EpochTotals {
-    int64_t delivered = 0, substituted = 0, skipped = 0, batches = 0, bytes = 0;
+    int64_t delivered = 0, substituted = 0, skipped = 0, batches = 0, bytes = 0, planned_reads = 0, read_bytes = 0;
     int64_t begin_ns = 0, last_ns = 0, wait_ns = 0, copy_wait_ns = 0, first_batch_ns = 0;
     double process_cpu_begin_s = 0;
     int64_t stream_demand_begin_ns = 0;

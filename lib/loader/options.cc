@@ -73,7 +73,7 @@ const std::vector<Row>& Rows() {
       {{"device_bytes", "speed", "bytes", "the device's ring of batches"}, &LoaderOptions::device_bytes, 1 << 20, kMost64},
       {{"max_quarantine_bytes", "speed", "bytes", "memory given up to reads that never end; 0: a quarter of memory_bytes"}, &LoaderOptions::max_quarantine_bytes, 0, kMost64},
       {{"prefetch_batches", "speed", "integer", "batches ahead of the consumer; 0: by batch and piece size"}, &LoaderOptions::prefetch_batches, 0, 1 << 20},
-      {{"coalesce_gap_bytes", "speed", "bytes", "unwanted bytes worth reading to save one read"}, &LoaderOptions::coalesce_gap_bytes, 0, 1 << 30},
+      {{"coalesce_gap_bytes", "speed", "bytes", "unwanted bytes worth reading to save one read; -1: measured"}, &LoaderOptions::coalesce_gap_bytes, -1, 1 << 30},
       {{"io_workers", "speed", "integer", "both io-wq limits (io_uring); threads of the pread pool"}, &LoaderOptions::io_workers, 1, 4096},
       {{"open_files", "speed", "integer", "files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none"}, &LoaderOptions::open_files, -1, 1 << 20},
       {{"huge_pages", "speed", "boolean", "2 MiB pages where they can be had"}, &LoaderOptions::huge_pages, 0, 1},
@@ -138,7 +138,7 @@ struct Setter {
   absl::Status operator()(uint64_t LoaderOptions::*member) { return Integer(options.*member); }
   template <typename T>
   absl::Status Integer(T& out) {
-    if (absl::string_view(row.info.type) == "bytes") {
+    if (absl::string_view(row.info.type) == "bytes" && !(row.least < 0 && value == "-1")) {
       const absl::StatusOr<int64_t> bytes = ParseBytes(value);
       if (!bytes.ok()) return Bad(row, value, bytes.status().message());
       return InRange(row, value, static_cast<T>(*bytes), out);

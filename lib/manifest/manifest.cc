@@ -381,9 +381,7 @@ TreeRule Manifest::rule() const {
 }
 
 std::shared_ptr<const ObjectStore> Manifest::OpenObjects() const {
-  // An object of many samples is opened once.
-  const bool packed = record_bytes_ != 0 || sample_count_ > object_count_;
-  return std::make_shared<FileStore>(impl_->root, impl_->names, impl_->file, -1, packed ? FileStore::DefaultOpenFilesMax() : 0);
+  return std::make_shared<FileStore>(impl_->root, impl_->names, impl_->file);
 }
 
 }  // namespace penstock

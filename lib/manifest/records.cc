@@ -211,7 +211,8 @@ absl::Status ScanOneShard(const std::string& name, ScanOutput& out) {
   out.data->SetRule(layout::kRuleList);
   out.data->SetListFile({int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec, static_cast<uint64_t>(info.st_size)}, name);
   out.changed.push_back(true);
-  return out.data->AddFile(out.data->AddFolder("", kMtimeUnknown), name, static_cast<uint64_t>(info.st_size), info.st_ino, -1);
+  return out.data->AddFile(out.data->AddFolder("", kMtimeUnknown), name, static_cast<uint64_t>(info.st_size), info.st_ino,
+                           int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec, -1);
 }
 
 std::function<ScanOptions::Want(absl::string_view)> ShardFilter(const RecordsPlan& plan, const DataSet& data_set) {
