@@ -46,6 +46,13 @@ enum class ShardFormat {
   kRaw,    // records of IndexOptions::record_bytes behind header_bytes of something else
 };
 
+/// By what the order of place was made, in which files lie on their drive.
+enum class PlaceOrder {
+  kNone,
+  kInode,   // inode numbers: a listing gives them for nothing
+  kExtent,  // the address of each file's first extent (FIEMAP): every file is opened once
+};
+
 /// Where an indexing run stands.
 struct IndexProgress {
   enum class Phase { kWaiting, kScanning, kChecksums, kSaving };
@@ -69,6 +76,9 @@ struct IndexOptions {
   std::function<void(const IndexProgress&)> progress;
   bool crc = false;  // read all bytes and keep a CRC-32C per range
   bool stat = false; // keep each file's time of modification, for LoaderOptions::verify = stat; 8 bytes more per file
+  /// Save the order of place, which shuffle=disk-blocks needs. It is part of the fingerprint: copy the manifest with the data set, or
+  /// index without it. Update() keeps it up. Records lie in the order of their ids and need none.
+  PlaceOrder place = PlaceOrder::kNone;
   /// Files that hold many samples each. The rule says which files: one, a folder of them (sub-folders are classes), or a list.
   ShardFormat format = ShardFormat::kAuto;
   int64_t record_bytes = 0;  // kRaw
@@ -203,6 +213,13 @@ class PENSTOCK_EXPORT Manifest {
   /// When the object was modified last, in ns since 1970; kMtimeUnknown where that was not kept.
   int64_t mtime_ns(uint32_t object) const { return object_mtimes_ == nullptr ? kMtimeUnknown : object_mtimes_[object]; }
 
+  /// Whether samples can be asked for in the order in which they lie on the drive: it was saved, or they are records.
+  bool has_place_order() const { return place_order_ != nullptr || record_bytes_ != 0; }
+  /// The id that is `place`-th in that order: a permutation of the ids. Only where has_place_order().
+  int64_t IdAtPlace(int64_t place) const { return place_order_ == nullptr ? place : std::min<int64_t>(place_order_[place], sample_count_ - 1); }
+  /// By what it was saved; kNone for records too.
+  PlaceOrder place_order() const;
+
   /// Classes, where folders gave the labels; a list's labels have no names and count no classes. A label without a name gives "".
   int64_t class_count() const;
   std::string class_name(int32_t label) const;
@@ -257,6 +274,7 @@ class PENSTOCK_EXPORT Manifest {
   const uint64_t* object_bytes_ = nullptr;
   const uint64_t* object_places_ = nullptr;
   const int64_t* object_mtimes_ = nullptr;
+  const uint32_t* place_order_ = nullptr;
   const int32_t* labels_ = nullptr;
   const void* ranges_ = nullptr;
   const uint32_t* range_first_ = nullptr;

@@ -18,6 +18,7 @@ struct IndexArguments {
   bool update = false;
   bool crc = false;
   bool stat = false;
+  std::string place = "none";
   std::string format = "auto";
   int64_t record_bytes = 0;
   int64_t header_bytes = 0;
@@ -64,6 +65,7 @@ int RunIndex(const IndexArguments& arguments) {
   options.threads = arguments.threads;
   options.crc = arguments.crc;
   options.stat = arguments.stat;
+  options.place = arguments.place == "inode" ? PlaceOrder::kInode : arguments.place == "extent" ? PlaceOrder::kExtent : PlaceOrder::kNone;
   options.format = arguments.format == "npy"     ? ShardFormat::kNpy
                    : arguments.format == "raw"   ? ShardFormat::kRaw
                    : arguments.format == "files" ? ShardFormat::kFiles
@@ -107,6 +109,9 @@ Command AddIndex(CLI::App& app) {
   command->add_flag("--update", arguments->update, "the tree has grown: say what was added, removed and changed");
   command->add_flag("--crc", arguments->crc, "read all bytes, and keep a CRC-32C of each sample");
   command->add_flag("--stat", arguments->stat, "keep each file's time of modification, for loaders with verify=stat");
+  command->add_option("--place", arguments->place, "save the order in which files lie on the drive, for shuffle=disk-blocks: by inode, or by first extent (opens every file)")
+      ->check(CLI::IsMember({"none", "inode", "extent"}))
+      ->capture_default_str();
   command->add_option("--format", arguments->format, "what a file holds: one sample (files), or many along the first axis (npy) or one behind the other (raw)")
       ->check(CLI::IsMember({"auto", "files", "npy", "raw"}))
       ->capture_default_str();

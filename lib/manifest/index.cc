@@ -32,6 +32,7 @@
 #include "manifest/map_file.h"
 #include "manifest/open.h"
 #include "manifest/place.h"
+#include "manifest/place_order.h"
 #include "manifest/records.h"
 #include "manifest/save_file.h"
 #include "manifest/scan.h"
@@ -91,6 +92,7 @@ absl::StatusOr<std::shared_ptr<const Manifest>> OpenServing(const std::string& p
   if (rule != TreeRule::kAuto && data_set.rule != TreeRule::kAuto && rule != data_set.rule) return unfit("was made by another rule");
   if (options.crc && !(*manifest)->has_crc()) return unfit("has no checksums");
   if (options.stat && !(*manifest)->has_mtimes()) return unfit("has no times of modification");
+  if (options.place != PlaceOrder::kNone && (*manifest)->record_bytes() == 0 && (*manifest)->place_order() != options.place) return unfit("has not that order of place");
   if (options.format != ShardFormat::kAuto && options.format != (*manifest)->format()) return unfit("was made by another format");
   if (options.record_bytes > 0 && static_cast<uint64_t>(options.record_bytes) != (*manifest)->record_bytes()) return unfit("was made with another record_bytes");
   const absl::Status fresh = ManifestOpener::CheckFresh(**manifest);
@@ -179,6 +181,13 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& 
   absl::Status scanned = records.one_shard ? ScanOneShard(data_set.list_name, out) : data_set.rule == TreeRule::kList ? ScanList(scan, data_set.list_name, out) : ScanTree(scan, out);
   if (scanned.ok() && records.format != ShardFormat::kFiles) scanned = MakeRecords(records, scan.threads, options.progress, data);
   if (!scanned.ok()) return scanned;
+
+  const PlaceOrder place = options.place == PlaceOrder::kNone && before != nullptr ? before->place_order() : options.place;
+  if (place != PlaceOrder::kNone && data.record_bytes() == 0) {
+    absl::StatusOr<std::vector<uint32_t>> order = OrderByPlace(data, place, scan.threads, options.progress);
+    if (!order.ok()) return order.status();
+    data.SetPlaceOrder(place, *std::move(order));
+  }
 
   // The object of the saved manifest that each object is the same as, or the count of objects.
   std::vector<uint32_t> same;

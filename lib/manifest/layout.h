@@ -80,6 +80,8 @@ inline constexpr uint32_t kRangeFields = Tag("RFLD");
 inline constexpr uint32_t kRangeCrcs = Tag("RCRC");
 inline constexpr uint32_t kRoot = Tag("ROOT");
 inline constexpr uint32_t kList = Tag("LIST");
+inline constexpr uint32_t kOrderByInode = Tag("PINO");
+inline constexpr uint32_t kOrderByExtent = Tag("PEXT");
 inline constexpr uint32_t kRecords = Tag("FIXR");
 inline constexpr uint32_t kRecordSource = Tag("RECS");
 

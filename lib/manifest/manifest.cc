@@ -52,6 +52,7 @@ struct Manifest::Impl {
   const layout::RecordRun* runs = nullptr;  // one per object, where samples are records
   layout::RecordSource record_source{};
   std::string labels_path;
+  PlaceOrder place_kind = PlaceOrder::kNone;
 
   absl::Status Damaged(absl::string_view why) const { return absl::DataLossError(absl::StrCat("manifest ", shown, " is damaged: ", why, kRebuild)); }
 };
@@ -150,6 +151,11 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   take(manifest->object_bytes_, layout::kObjectBytes, objects, true);
   take(manifest->object_places_, layout::kObjectPlaces, objects, false);
   take(manifest->object_mtimes_, layout::kObjectTimes, objects, false);
+  const uint32_t* by_extent = nullptr;
+  take(manifest->place_order_, layout::kOrderByInode, samples, false);
+  take(by_extent, layout::kOrderByExtent, samples, false);
+  impl.place_kind = by_extent != nullptr ? PlaceOrder::kExtent : manifest->place_order_ != nullptr ? PlaceOrder::kInode : PlaceOrder::kNone;
+  if (by_extent != nullptr && std::exchange(manifest->place_order_, by_extent) != nullptr) return impl.Damaged("it has two orders of place");
   take(manifest->labels_, layout::kLabels, samples, false);
   take(impl.class_offsets, layout::kClassOffsets, header->class_count, header->class_count > 0);
   take_names(impl.class_names, impl.class_names_bytes, layout::kClassNames, header->class_count > 0);
@@ -365,6 +371,8 @@ const std::string& Manifest::root() const { return impl_->root; }
 const std::string& Manifest::path() const { return impl_->path; }
 int64_t Manifest::folder_count() const { return static_cast<int64_t>(impl_->header->folder_count); }
 uint64_t Manifest::file_bytes() const { return impl_->file->bytes(); }
+
+PlaceOrder Manifest::place_order() const { return impl_->place_kind; }
 
 ShardFormat Manifest::format() const {
   if (record_bytes_ == 0) return ShardFormat::kFiles;

@@ -256,6 +256,10 @@ void ManifestData::Summarise(layout::Header& header) const {
     header.max_delivered_bytes = std::max(header.max_delivered_bytes, delivered);
     header.total_bytes += delivered;
   }
+  if (place_kind_ != PlaceOrder::kNone) {
+    hash.AddNumber(place_kind_ == PlaceOrder::kInode ? layout::kOrderByInode : layout::kOrderByExtent);
+    hash.Add(place_order_.data(), place_order_.size() * sizeof(place_order_[0]));
+  }
   hash.Finish(header.fingerprint);
 }
 
@@ -311,6 +315,7 @@ absl::Status ManifestData::WriteTo(SaveFile& out) const {
   add(layout::kObjectBytes, object_bytes_);
   if (has_places_) add(layout::kObjectPlaces, places_);
   if (!object_times_.empty()) add(layout::kObjectTimes, object_times_);
+  if (place_kind_ != PlaceOrder::kNone) add(place_kind_ == PlaceOrder::kInode ? layout::kOrderByInode : layout::kOrderByExtent, place_order_);
   if (has_labels_) add(layout::kLabels, labels_);
   std::vector<uint64_t> range_bases;
   std::vector<uint32_t> range_first;

@@ -49,6 +49,8 @@ class ManifestData {
   // none; then each record has its file's label. `labels_path` is kept for indexing again.
   void MakeRecords(uint64_t record_bytes, std::vector<layout::RecordRun> runs, uint64_t sample_count, std::vector<int32_t> labels);
   void SetRecordSource(const layout::RecordSource& source, std::string labels_path) { record_source_ = source, labels_path_ = std::move(labels_path); }
+  // Ids in the order of place, a permutation of all.
+  void SetPlaceOrder(PlaceOrder kind, std::vector<uint32_t> order) { place_kind_ = kind, place_order_ = std::move(order); }
   uint64_t record_bytes() const { return record_bytes_; }
   const std::vector<layout::RecordRun>& runs() const { return runs_; }
 
@@ -99,6 +101,9 @@ class ManifestData {
   bool has_delivered_ = false;
   bool has_fields_ = false;
   std::vector<uint32_t> crcs_;
+
+  PlaceOrder place_kind_ = PlaceOrder::kNone;
+  std::vector<uint32_t> place_order_;
 
   uint64_t record_bytes_ = 0;  // not 0: samples are records
   std::vector<layout::RecordRun> runs_;

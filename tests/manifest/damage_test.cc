@@ -67,6 +67,16 @@ std::string RecordManifest(const TempFolder& folder) {
   return ReadFile(folder.At("m"));
 }
 
+// A tree with its order of place.
+std::string PlacedManifest(const TempFolder& folder) {
+  for (int i = 0; i < 30; ++i) folder.Write("tree/c" + std::to_string(i % 2) + "/" + std::to_string(i), std::string(static_cast<size_t>(i), 'x'));
+  IndexOptions options;
+  options.place = PlaceOrder::kInode;
+  options.manifest_path = folder.At("m");
+  REQUIRE_OK(Manifest::Build(folder.At("tree"), options));
+  return ReadFile(folder.At("m"));
+}
+
 layout::Header HeaderOf(const std::string& bytes) {
   layout::Header header;
   std::memcpy(&header, bytes.data(), sizeof header);
@@ -100,6 +110,7 @@ bool AnswersAreInBounds(const Manifest& manifest) {
   for (int64_t id = 0; id < manifest.sample_count(); ++id) {
     static_cast<void>(manifest.Name(id));
     static_cast<void>(manifest.Label(id));
+    if (manifest.has_place_order() && (manifest.IdAtPlace(id) < 0 || manifest.IdAtPlace(id) >= manifest.sample_count())) return false;
     const int count = manifest.RangeCount(id);
     if (count < 1 || count > manifest.range_count()) return false;
     if (manifest.DeliveredBytes(id) > manifest.max_delivered_bytes()) return false;
@@ -167,8 +178,8 @@ TEST_CASE("every flipped byte of a column is refused when columns are checked", 
 
 TEST_CASE("unchecked damage of columns gives answers in bounds", "[manifest]") {
   TempFolder folder;
-  const int kind = GENERATE(0, 1, 2);
-  const std::string good = kind == 0 ? RichManifest(folder, 100) : kind == 1 ? TreeManifest(folder) : RecordManifest(folder);
+  const int kind = GENERATE(0, 1, 2, 3);
+  const std::string good = kind == 0 ? RichManifest(folder, 100) : kind == 1 ? TreeManifest(folder) : kind == 2 ? RecordManifest(folder) : PlacedManifest(folder);
   const uint64_t begin = DirectoryEnd(good);
   std::mt19937_64 random(11);
   int opened_count = 0;
