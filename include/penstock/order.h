@@ -117,10 +117,10 @@ struct PENSTOCK_EXPORT StepPlan {
 /// What a run needs to go on elsewhere: the same on every rank, valid for any world size, batch size, stream count, prefetch depth or
 /// engine.
 struct PENSTOCK_EXPORT State {
-  /// The newest format that FromJson() reads, and the one that ToJson() writes.
-  static constexpr int kFormatVersion = 1;
+  /// The newest format that FromJson() reads. ToJson() writes the oldest one that can say it: 2 with disk_blocks, else 1.
+  static constexpr int kFormatVersion = 2;
 
-  int format_version = kFormatVersion;
+  int format_version = 1;
   int order_version = kOrderVersion;
   std::string fingerprint;  // of the manifest: 32 hexadecimal digits
   uint64_t seed = 0;
@@ -133,6 +133,7 @@ struct PENSTOCK_EXPORT State {
   std::string mixture;   // JSON text of the mixture segment; empty: no mixture
   std::string ids_hash;  // Order::ids_hash_text(); empty: no list of ids
   bool shuffle = true;
+  bool disk_blocks = false;  // the order counts places on the drive instead of ids (LoaderOptions::disk_blocks)
 
   /// One JSON object on one line, with a CRC-32C of the rest in it: below 1 KiB with a mixture of up to 240 characters.
   std::string ToJson() const;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <set>
@@ -15,6 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::array<const char*, 3> kTailNames = {"drop", "pad", "partial"};
+constexpr const char* kDiskBlocks = "disk-blocks";
 constexpr int64_t kInt64Max = INT64_MAX;
 // Ours is below 1 KiB. There is room for indentation, and none for text that is something else.
 constexpr size_t kTextBytesMax = 8192;
@@ -55,7 +57,7 @@ bool IsHex(absl::string_view text, size_t digits) {
 }
 
 Json ToFields(const State& state) {
-  return {{"format_version", static_cast<uint64_t>(state.format_version)},
+  return {{"format_version", static_cast<uint64_t>(std::max(state.format_version, state.disk_blocks ? 2 : 1))},
           {"order_version", static_cast<uint64_t>(state.order_version)},
           {"fingerprint", state.fingerprint},
           {"seed", state.seed},
@@ -67,7 +69,7 @@ Json ToFields(const State& state) {
           {"tail", kTailNames[static_cast<size_t>(state.tail)]},
           {"mixture", state.mixture},
           {"ids_hash", state.ids_hash},
-          {"shuffle", state.shuffle}};
+          {"shuffle", state.disk_blocks ? Json(kDiskBlocks) : Json(state.shuffle)}};
 }
 
 absl::Status FromFields(const Json& json, State& state) {
@@ -95,8 +97,10 @@ absl::Status FromFields(const Json& json, State& state) {
   if (state.window_samples % state.block_samples != 0) return NotAState("\"window_samples\" is not a multiple of \"block_samples\"");
   if (!json["seed"].is_number_unsigned()) return NotAState("\"seed\" must be an integer from 0 to 2^64-1");
   state.seed = json["seed"].get<uint64_t>();
-  if (!json["shuffle"].is_boolean()) return NotAState("\"shuffle\" must be true or false");
-  state.shuffle = json["shuffle"].get<bool>();
+  const Json& shuffle = json["shuffle"];
+  state.disk_blocks = state.format_version >= 2 && shuffle.is_string() && shuffle.get<std::string>() == kDiskBlocks;
+  if (!state.disk_blocks && !shuffle.is_boolean()) return NotAState("\"shuffle\" must be true, false or, from format 2 on, \"disk-blocks\"");
+  state.shuffle = state.disk_blocks || shuffle.get<bool>();
 
   std::string tail;
   struct TextField {

@@ -133,18 +133,39 @@ TEST_CASE("a damaged state names its checksum", "[order]") {
 
 TEST_CASE("a state of a newer format or order is refused with the reason", "[order]") {
   json fields = json::parse(Example().ToJson());
-  fields["format_version"] = 2;
+  fields["format_version"] = 3;
   fields["something_new"] = 1;
   for (const std::string& text : {fields.dump(), Sealed(fields)}) {
     const absl::Status status = State::FromJson(text).status();
     CHECK(status.code() == absl::StatusCode::kFailedPrecondition);
-    CHECK(status.message().find("format 2") != absl::string_view::npos);
+    CHECK(status.message().find("format 3") != absl::string_view::npos);
   }
   fields = json::parse(Example().ToJson());
   fields["order_version"] = 2;
   const absl::Status status = State::FromJson(Sealed(fields)).status();
   CHECK(status.code() == absl::StatusCode::kFailedPrecondition);
   CHECK(status.message().find("order version 2") != absl::string_view::npos);
+}
+
+TEST_CASE("disk-blocks is format 2, and every other state stays readable by a penstock that knows only format 1", "[order]") {
+  State state = Example();
+  CHECK(json::parse(state.ToJson())["format_version"] == 1);
+  CHECK(State::FromJson(state.ToJson())->format_version == 1);
+  state.shuffle = state.disk_blocks = true;
+  state.format_version = 2;
+  const json fields = json::parse(state.ToJson());
+  CHECK(fields["format_version"] == 2);
+  CHECK(fields["shuffle"] == "disk-blocks");
+  const auto back = State::FromJson(state.ToJson());
+  REQUIRE_OK(back);
+  CHECK(*back == state);
+  // The word means nothing in format 1, and other words mean nothing at all.
+  for (const auto& [version, word] : {std::pair<int, const char*>{1, "disk-blocks"}, {2, "disk"}, {2, ""}}) {
+    json bad = fields;
+    bad["format_version"] = version;
+    bad["shuffle"] = word;
+    CHECK(CodeOf(Sealed(bad)) == absl::StatusCode::kInvalidArgument);
+  }
 }
 
 TEST_CASE("a missing or unknown or repeated field is refused by name", "[order]") {
