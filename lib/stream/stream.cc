@@ -124,13 +124,13 @@ void Stream::Run() {
       ring_->Cancel();
     }
     CollectCodec();
-    Fill();
+    const bool more = Fill();
     if (s.stopped && s.tasks.empty() && ring_->in_flight() == 0) break;
 
     size_t reaped = 0;
     if (ring_->in_flight() > 0) {
       reaped = ring_->Reap(absl::MakeSpan(s.completions));
-      if (reaped == 0) {
+      if (reaped == 0 && !more) {
         const int64_t before_ns = MonotonicNs();
         int64_t deadline_ns = before_ns + (s.starved ? std::min(kTickNs, source_.StarvedWaitNs()) : kTickNs);
         if (!s.retry.empty()) deadline_ns = std::min(deadline_ns, std::max(before_ns, s.ops[s.retry.front()]->not_before_ns));
@@ -192,10 +192,13 @@ void Stream::FlushStats(int64_t /*now_ns*/) {
   s.stats = ReadStats();
 }
 
-// Hands requests to the ring as long as it takes them and there is something to read.
-void Stream::Fill() {
+// Hands requests to the ring as long as it takes them and there is something to read, but not beyond the end of a piece: true where it stopped
+// for that. From the page cache reads are done as soon as they are handed over; a stream that claimed piece after piece before doing so
+// would take all of a batch's work, and the others would sleep. What has to be waited for comes back here at once, for the next piece.
+bool Stream::Fill() {
   Impl& s = *impl_;
   bool any = false;
+  bool at_border = false;
   while (!s.stopped && ring_->in_flight() < ring_->capacity()) {
     if (!s.retry.empty() && s.ops[s.retry.front()]->not_before_ns <= s.now_ns) {
       Op& op = *s.ops[s.retry.front()];
@@ -209,6 +212,10 @@ void Stream::Fill() {
       any = true;
       continue;
     }
+    if (any && (s.current == nullptr || s.current->next_extent == s.current->end_extent)) {
+      at_border = true;
+      break;
+    }
     if (!EnqueueNext()) break;
     any = true;
   }
@@ -216,6 +223,7 @@ void Stream::Fill() {
     const absl::Status status = ring_->Submit();
     if (!status.ok()) Log(LogLevel::kError, absl::StrCat("stream ", options_.index, ": ", status.message()));
   }
+  return at_border;
 }
 
 // Enqueues the next extent of the current piece, or of the next one. False: nothing was enqueued.

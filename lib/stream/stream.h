@@ -101,7 +101,7 @@ class Stream {
   class Task;
   struct Op;
 
-  void Fill();
+  bool Fill();
   bool EnqueueNext();
   bool EnqueueOp(Op& op);
   void Finish(const Completion& completion, int64_t now_ns);
