@@ -40,6 +40,7 @@ constexpr int64_t kProbePatienceNs = 10 * kNsPerSecond;  // for the store's answ
 constexpr int32_t kDepthPerStream = 64;                // reads in flight; facts: 64-256 keep an NVMe drive busy
 constexpr int32_t kDepthMax = 256;                     // nr_requests of most block devices
 constexpr size_t kLedgerMax = 1000;
+constexpr double kHolesPerByte = 8;                    // unwanted bytes between neighbours of a batch, per byte of it
 constexpr size_t kNextSamplesMax = 1 << 16;
 constexpr size_t kIdsNamed = 4;                        // of a lent batch, in a message
 constexpr int64_t kCopyPollNs = 20'000;                // a 4 MiB piece takes 75 us on PCIe 5
@@ -236,6 +237,14 @@ absl::Status LoaderCore::ResolveMemory() {
   const auto unit = static_cast<uint64_t>(device_ == nullptr ? kGranuleBytes : DeviceRing::kAlignmentBytes);
   const auto budget = static_cast<uint64_t>(device_ == nullptr ? options_.memory_bytes : options_.device_bytes) / unit * unit;
   const uint64_t at_once = device_ == nullptr ? 2 : 1;
+  // Holes between neighbours take memory as samples do: a small part of it, and some times what the batch has itself.
+  if (packed_ && !plan_options_.scratch) {
+    const double mean_batch = static_cast<double>(manifest_->total_bytes()) / static_cast<double>(manifest_->sample_count()) * static_cast<double>(options_.batch_size);
+    if (mean_batch < static_cast<double>(budget) / 16) {
+      plan_options_.hole_bytes_max = static_cast<uint64_t>(std::min(static_cast<double>(budget) / 32, std::max(kHolesPerByte * mean_batch, 65536.0)));
+      whole.hole_bytes_max = plan_options_.hole_bytes_max;
+    }
+  }
   const uint64_t largest = manifest_->max_delivered_bytes();
   uint64_t batch_bytes = std::numeric_limits<uint64_t>::max();
   if (largest < budget) batch_bytes = bound(largest * static_cast<uint64_t>(options_.batch_size));
@@ -321,6 +330,8 @@ absl::Status LoaderCore::ResolveMemory() {
 void LoaderCore::ChooseGap() {
   if (!packed_) {
     setup_.coalesce_gap_why = "every file is one sample";
+  } else if (plan_options_.hole_bytes_max == 0 || plan_options_.dense) {
+    setup_.coalesce_gap_why = plan_options_.dense ? "dense places have no room for holes" : "memory_bytes is too small for holes between neighbours, or a codec copies each sample";
   } else if (options_.coalesce_gap_bytes >= 0) {
     setup_.coalesce_gap_bytes = options_.coalesce_gap_bytes;
     setup_.coalesce_gap_why = "asked for";

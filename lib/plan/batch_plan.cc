@@ -40,6 +40,8 @@ class Planner {
     }
     if (options_.dense) {
       if (absl::Status status = CheckDense(); !status.ok()) return status;
+    } else if (options_.sort_by_place) {
+      std::stable_sort(plan_.laid_out.begin(), plan_.laid_out.end(), [this](uint32_t a, uint32_t b) { return samples_[a].place < samples_[b].place; });
     } else if (options_.sort_by_object) {
       std::stable_sort(plan_.laid_out.begin(), plan_.laid_out.end(), [this](uint32_t a, uint32_t b) { return Before(samples_[a], samples_[b]); });
     }
@@ -85,6 +87,12 @@ class Planner {
     piece.extent_count = static_cast<uint32_t>(plan_.extents.size()) - piece.first_extent;
     open_piece_ = plan_.pieces.size();
     merge_ = false;
+    if (options_.dense && options_.sort_by_place) {
+      // Places are in batch order; what is asked for first is free.
+      std::stable_sort(plan_.extents.begin() + piece.first_extent, plan_.extents.end(), [this](const Extent& a, const Extent& b) {
+        return samples_[plan_.uses[a.first_use]].place < samples_[plan_.uses[b.first_use]].place;
+      });
+    }
   }
 
   PiecePlan& Piece() {
@@ -193,6 +201,8 @@ class Planner {
     const uint64_t start = extent.offset_bytes;
     const uint64_t end = start + extent.need_bytes;
     if (range.object != extent.object || range.offset_bytes < end || range.offset_bytes - end > options_.coalesce_gap_bytes) return false;
+    const uint64_t hole = range.offset_bytes - end;
+    if (hole > options_.hole_bytes_max - hole_bytes_) return false;
     const uint64_t need = range.offset_bytes + range.stored_bytes - start;
     uint64_t room = AlignUp(need, alignment_);
     if (options_.dense) {
@@ -202,6 +212,7 @@ class Planner {
       room = place + plan_.stride - extent.destination;
     }
     if (extent.destination + room > options_.piece_bytes) return false;
+    hole_bytes_ += hole;
     extent.need_bytes = need;
     extent.length_bytes = options_.direct_alignment == 0 ? need : AlignUp(need, options_.direct_alignment);
     extent.whole_object = false;
@@ -284,6 +295,7 @@ class Planner {
   const uint64_t alignment_;
   BatchPlan& plan_;
   uint64_t cursor_ = 0;          // next free byte of the batch
+  uint64_t hole_bytes_ = 0;
   uint64_t scratch_cursor_ = 0;  // next free byte of the scratch memory
   size_t open_piece_ = 0;        // pieces.size() while none is open
   uint32_t laid_out_count_ = 0;
@@ -334,7 +346,9 @@ uint64_t PlanBytesBound(int64_t batch_size, uint64_t largest_stored, uint64_t la
   const uint64_t alignment = std::max(kPlaceAlignment, options.direct_alignment);
   // Each place is rounded up, and with direct reads begins up to one alignment before its first byte.
   const uint64_t slack = static_cast<uint64_t>(batch_size) * (alignment + (options.direct_alignment == 0 ? 0 : alignment));
-  return options.scratch ? largest_delivered + largest_stored + 2 * slack : largest_stored + slack;
+  // Scratch has one extent per range, and with it no holes.
+  const uint64_t holes = options.sort_by_object ? options.hole_bytes_max : 0;
+  return options.scratch ? largest_delivered + largest_stored + 2 * slack : largest_stored + slack + holes;
 }
 
 }  // namespace penstock

@@ -31,6 +31,7 @@ struct PlanSample {
   bool whole_object = false;   // its only range is the whole object: growth can be seen
   uint32_t first_range = 0;    // in the ranges given beside
   uint32_t range_count = 0;
+  uint64_t place = 0;          // on the drive, for PlanOptions::sort_by_place
   uint64_t delivered_bytes = 0;  // bound of what the codec delivers; the stored bytes without one
 };
 
@@ -40,7 +41,9 @@ struct PlanOptions {
   uint64_t direct_alignment = 0;     // 0: buffered reads; else places, offsets and lengths suit O_DIRECT
   uint64_t piece_bytes = 4 << 20;    // no piece is larger, but for one sample of a codec that must not be split
   uint64_t coalesce_gap_bytes = 0;   // neighbours in one object so near become one extent
+  uint64_t hole_bytes_max = 0;       // of unwanted bytes between neighbours in the whole batch: they take memory
   bool split_large = true;           // a sample larger than a piece gets several; false: one larger piece, for a codec
+  bool sort_by_place = false;        // ask for the samples of a piece in the order of their places: what is submitted together merges
   bool sort_by_object = false;       // several samples lie in one object: lay them out in its order
 };
 

@@ -142,8 +142,8 @@ TEST_CASE("blocks of neighbours become shared reads and the report says how many
   CHECK(reads_per_sample(1, 0) > 0.8);
   CHECK(reads_per_sample(32, 0) == Approx(1.0 / 32).margin(0.001));
   CHECK(reads_per_sample(256, 0) == Approx(1.0 / 256).margin(0.001));
-  // With a gap, even strangers of one batch share reads: the whole file is 16 batches wide.
-  CHECK(reads_per_sample(1, 64 << 10) < 0.01);
+  // With a gap, even strangers of one batch share reads, as long as holes do not take too much memory.
+  CHECK(reads_per_sample(1, 64 << 10) < 0.6);
 }
 
 TEST_CASE("what lies between neighbours is not seen by the consumer", "[loader]") {

@@ -144,6 +144,7 @@ TEST_CASE("packed samples are merged and still found whole", "[plan]") {
     options.piece_bytes = 8192;
     options.sort_by_object = true;
     options.coalesce_gap_bytes = static_cast<uint64_t>(round % 4) * 100;
+    options.hole_bytes_max = uint64_t{1} << 40;
     options.direct_alignment = round % 2 == 0 ? 0 : 512;
     BatchPlan plan;
     REQUIRE_OK(PlanBatch(input.samples, input.ranges, options, plan));
@@ -159,10 +160,12 @@ TEST_CASE("a gap larger than allowed is not read", "[plan]") {
   PlanOptions options;
   options.sort_by_object = true;
   options.coalesce_gap_bytes = 199;
+  options.hole_bytes_max = uint64_t{1} << 40;
   BatchPlan plan;
   REQUIRE_OK(PlanBatch(input.samples, input.ranges, options, plan));
   CHECK(plan.extents.size() == 2);
   options.coalesce_gap_bytes = 200;
+  options.hole_bytes_max = uint64_t{1} << 40;
   REQUIRE_OK(PlanBatch(input.samples, input.ranges, options, plan));
   REQUIRE(plan.extents.size() == 1);
   CHECK(plan.extents[0].need_bytes == 400);
@@ -176,6 +179,7 @@ TEST_CASE("a sample twice in a batch is read twice and not merged with itself", 
   PlanOptions options;
   options.sort_by_object = true;
   options.coalesce_gap_bytes = 1000;
+  options.hole_bytes_max = uint64_t{1} << 40;
   BatchPlan plan;
   REQUIRE_OK(PlanBatch(input.samples, input.ranges, options, plan));
   CheckPlan(input, options, plan);
@@ -283,6 +287,83 @@ TEST_CASE("the bound on a batch holds for every batch", "[plan]") {
     BatchPlan plan;
     REQUIRE_OK(PlanBatch(input.samples, input.ranges, options, plan));
     CHECK(plan.bytes + plan.scratch_bytes <= PlanBytesBound(30, sum, sum, options));
+  }
+}
+
+TEST_CASE("holes between neighbours stay within their bound, and the bound on a batch holds with them", "[plan]") {
+  std::mt19937_64 random(14);
+  for (int round = 0; round < 200; ++round) {
+    Input input;
+    const uint64_t record = 1 + random() % 300;
+    for (int i = 0; i < 60; ++i) input.Add({Range{static_cast<uint32_t>(random() % 2), random() % 500 * record, record, record, 0}});
+    PlanOptions options;
+    options.piece_bytes = 16384;
+    options.sort_by_object = true;
+    options.coalesce_gap_bytes = random() % 8192;
+    options.hole_bytes_max = random() % 3 * 5000;
+    options.direct_alignment = round % 2 == 0 ? 0 : 512;
+    BatchPlan plan;
+    REQUIRE_OK(PlanBatch(input.samples, input.ranges, options, plan));
+    CHECK(plan.bytes <= PlanBytesBound(60, 60 * record, 60 * record, options));
+    uint64_t need = 0;
+    for (const Extent& extent : plan.extents) need += extent.need_bytes;
+    CHECK(plan.read_bytes == need);
+    CHECK(need <= 60 * record + options.hole_bytes_max + (options.direct_alignment == 0 ? 0 : plan.extents.size() * 512));
+  }
+}
+
+TEST_CASE("dense neighbours share a read only where their places follow as their bytes do", "[plan]") {
+  PlanOptions options;
+  options.dense = options.sort_by_object = true;
+  options.piece_bytes = 8192;
+  const auto extents = [&](uint64_t record, std::vector<uint64_t> order) {
+    Input input;
+    for (const uint64_t i : order) input.Add({Range{0, i * record, record, record, 0}});
+    BatchPlan plan;
+    REQUIRE_OK(PlanBatch(input.samples, input.ranges, options, plan));
+    CheckPlan(input, options, plan);
+    return plan.extents.size();
+  };
+  CHECK(extents(1024, {0, 1, 2, 3}) == 1);
+  CHECK(extents(1024, {0, 1, 3, 2}) == 3);
+  CHECK(extents(1000, {0, 1, 2, 3}) == 4);        // the stride is 1024
+  CHECK(extents(4096, {0, 1, 2, 3, 4}) == 3);     // pieces of two
+}
+
+TEST_CASE("what belongs to no sample is poisoned, and nothing else", "[plan]") {
+  Input input;
+  for (const uint64_t i : {0, 3, 4, 9}) input.Add({Range{0, i * 100, 100, 100, 0}});
+  PlanOptions options;
+  options.sort_by_object = true;
+  options.coalesce_gap_bytes = options.hole_bytes_max = 1000;
+  BatchPlan plan;
+  REQUIRE_OK(PlanBatch(input.samples, input.ranges, options, plan));
+  REQUIRE(plan.extents.size() == 1);
+  std::vector<std::byte> memory(plan.bytes, std::byte{1});
+  PoisonHoles(plan, memory.data());
+  size_t kept = 0;
+  for (size_t i = 0; i < 4; ++i) {
+    for (int64_t at = plan.offsets[i]; at < plan.offsets[i] + plan.lengths[i]; ++at) kept += memory[static_cast<size_t>(at)] == std::byte{1} ? 1 : 0;
+  }
+  CHECK(kept == 400);
+  CHECK(std::count(memory.begin(), memory.end(), std::byte{kHolePoison}) == static_cast<int64_t>(plan.bytes) - 400);
+}
+
+TEST_CASE("samples are asked for in the order of their places on the drive", "[plan]") {
+  for (const bool dense : {false, true}) {
+    Input input;
+    std::vector<uint64_t> places = {7, 3, 9, 1, 8, 2};
+    for (size_t i = 0; i < places.size(); ++i) input.AddFile(1000);
+    for (size_t i = 0; i < places.size(); ++i) input.samples[i].place = places[i];
+    PlanOptions options;
+    options.sort_by_place = true;
+    options.dense = dense;
+    BatchPlan plan;
+    REQUIRE_OK(PlanBatch(input.samples, input.ranges, options, plan));
+    CheckPlan(input, options, plan);
+    std::vector<uint64_t> asked;
+    for (const Extent& extent : plan.extents) asked.push_back(input.samples[plan.uses[extent.first_use]].place);
+    CHECK(asked == std::vector<uint64_t>{1, 2, 3, 7, 8, 9});
   }
 }
 
