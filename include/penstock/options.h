@@ -38,6 +38,14 @@ enum class Verify {
   kStat,
 };
 
+/// Whether samples are read ahead into the page cache in the order in which they lie on the drive, by a thread of its own, while batches go
+/// out in shuffle order: the whole set in the first epoch where it fits in memory, window by window with disk_blocks.
+enum class WarmAhead {
+  kAuto,  ///< where reads are buffered, files are small, and not half of them is in the page cache already
+  kOff,
+  kOn,    ///< wherever reads are buffered and every file is one sample
+};
+
 /// How samples lie in a batch.
 enum class Layout {
   kRagged,  ///< 64-byte aligned places, in any order, with holes; offset[i] and length[i] say where
@@ -56,6 +64,7 @@ struct LoaderOptions {
   int64_t batch_size = 256;   // samples, of this rank and step
   uint64_t seed = 0;
   bool shuffle = true;
+  bool disk_blocks = false;     // shuffle=disk-blocks: the neighbours of a block are neighbours on the drive (penstock index --place)
   int64_t block_samples = 1;    // b: neighbours that stay together
   int64_t window_samples = 1;   // w: a multiple of b
   int64_t virtual_streams = 1;  // V
@@ -75,6 +84,7 @@ struct LoaderOptions {
   // Speed. `penstock bench` shows what these do on a given machine.
   EngineOption engine = EngineOption::kAuto;
   IoMode io = IoMode::kAuto;
+  WarmAhead warm = WarmAhead::kAuto;
   int32_t streams = 0;                      // I/O streams; 0: by cpu_share
   double cpu_share = 0.4;                   // of the allowed cores; the trainer needs the rest
   int32_t queue_depth = 0;                  // reads in flight per process; 0: 64 per stream, 256 at most

@@ -67,6 +67,12 @@ struct EpochReport {
   int64_t read_bytes = 0;           // with the unwanted bytes between neighbours
   double reads_per_sample = 0;
   double read_bytes_per_byte = 0;   // per delivered byte
+  // With disk_blocks and labels: the mean over batches of the total variation distance between the batch's labels and the data set's (0: the
+  // data set in small, 1: nothing in common), and what it would be with a full shuffle.
+  double label_distance = 0;
+  double label_distance_full_shuffle = 0;
+  int64_t warmed_samples = 0;       // read ahead into the page cache in the order of place
+  int64_t warmed_bytes = 0;
   int64_t requests = 0;             // handed to the store in this time, reading ahead and retries included
   int64_t kept_open = 0;            // requests that found their file open (open_files)
   int64_t retries = 0;
@@ -99,6 +105,7 @@ struct SetupReport {
   std::string open_files_why;
   int64_t coalesce_gap_bytes = 0; // 0 too where every file is one sample
   std::string coalesce_gap_why;
+  std::string warm;               // what is read ahead in the order of place, or why nothing is
   int64_t quarantined_bytes = 0; // now
   std::string fingerprint;       // of the manifest
   std::vector<std::string> warnings;

@@ -74,6 +74,9 @@ nlohmann::json EpochJson(const EpochReport& report, double wall_s, double cpu_s)
           {"substituted", report.substituted},
           {"reads_per_sample", report.reads_per_sample},
           {"read_bytes_per_byte", report.read_bytes_per_byte},
+          {"label_distance", report.label_distance},
+          {"label_distance_full_shuffle", report.label_distance_full_shuffle},
+          {"warmed_samples", report.warmed_samples},
           {"stream_cpu_s", report.stream_cpu_s},
           {"open_latency_us", report.open_latency_us},
           {"read_latency_us", report.read_latency_us},
@@ -106,7 +109,7 @@ int RunBench(const BenchArguments& arguments) {
     std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight, %d batches ahead, arena %.0f MB: %s; %s\n", setup.engine.c_str(),
                 setup.engine_why.c_str(), setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.queue_depth, setup.prefetch_batches,
                 1e-6 * static_cast<double>(setup.arena_bytes), setup.pages.c_str(), setup.binding.c_str());
-    std::printf("%s\ngap between neighbours read as one: %lld bytes (%s)\nopen %.1f ms\n", setup.open_files_why.c_str(),
+    std::printf("%s\n%s\ngap between neighbours read as one: %lld bytes (%s)\nopen %.1f ms\n", setup.open_files_why.c_str(), setup.warm.c_str(),
                 static_cast<long long>(setup.coalesce_gap_bytes), setup.coalesce_gap_why.c_str(), 1e3 * open_s);
   }
   nlohmann::json epochs = nlohmann::json::array();
@@ -153,6 +156,10 @@ int RunBench(const BenchArguments& arguments) {
         std::printf("  steps of %g ms: accelerator utilisation %.1f %%, %.1f %% of one core\n", arguments.step_ms, 100 * json["accelerator_utilisation"].get<double>(),
                     100 * json["core_share"].get<double>());
       }
+      if (report.label_distance_full_shuffle > 0) {
+        std::printf("  labels: a batch is %.3f from the data set on average, %.3f with a full shuffle\n", report.label_distance, report.label_distance_full_shuffle);
+      }
+      if (report.warmed_samples > 0) std::printf("  %lld samples read ahead in the order of place\n", static_cast<long long>(report.warmed_samples));
       if (report.skipped + report.substituted > 0) {
         std::printf("  skipped %lld, substituted %lld; the first: %s\n", static_cast<long long>(report.skipped), static_cast<long long>(report.substituted),
                     report.ledger.empty() ? "" : report.ledger[0].reason.c_str());
@@ -188,6 +195,7 @@ int RunBench(const BenchArguments& arguments) {
     out["open_files"] = loader.setup().open_files;
     out["open_files_why"] = setup.open_files_why;
     out["coalesce_gap_bytes"] = setup.coalesce_gap_bytes;
+    out["warm"] = setup.warm;
     out["coalesce_gap_why"] = setup.coalesce_gap_why;
     out["epochs"] = epochs;
     out["touched"] = touched;  // keeps the reads of each sample's first and last byte

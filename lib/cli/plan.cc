@@ -24,6 +24,7 @@ struct PlanArguments {
   int64_t batch = 256;
   std::string tail = "drop";
   bool no_shuffle = false;
+  bool disk_blocks = false;
   OrderOptions order;
 };
 
@@ -31,6 +32,7 @@ int RunPlan(PlanArguments arguments) {
   int64_t samples = arguments.samples;
   std::string fingerprint;
   if (samples < 0) return Fail(absl::InvalidArgumentError("plan: --samples is below 0"));
+  std::shared_ptr<const Manifest> places;
   if (samples == 0) {
     if (arguments.root.empty()) return Fail(absl::InvalidArgumentError("plan: give a data set, or --samples N"));
     IndexOptions index;
@@ -40,6 +42,7 @@ int RunPlan(PlanArguments arguments) {
     if (!manifest.ok()) return Fail(manifest.status());
     samples = (*manifest)->sample_count();
     fingerprint = (*manifest)->fingerprint();
+    places = *manifest;
   }
   StepPlan steps;
   steps.sample_count = samples;
@@ -56,7 +59,11 @@ int RunPlan(PlanArguments arguments) {
     steps.tail = state->tail;
     arguments.order = OrderOptions{state->block_samples, state->window_samples, state->virtual_streams, state->seed, state->shuffle};
     arguments.no_shuffle = !state->shuffle;
+    arguments.disk_blocks = state->disk_blocks;
     saved = *std::move(state);
+  }
+  if (arguments.disk_blocks && (places == nullptr || !places->has_place_order())) {
+    return Fail(absl::FailedPreconditionError("plan: shuffle=disk-blocks needs a data set with an order of place (penstock index --place inode)"));
   }
   arguments.order.shuffle = !arguments.no_shuffle;
   absl::StatusOr<Order> order = Order::Create(samples, arguments.order);
@@ -78,7 +85,10 @@ int RunPlan(PlanArguments arguments) {
   }
   std::vector<int64_t> positions;
   steps.Positions(arguments.step, arguments.rank, positions);
-  for (const int64_t position : positions) std::printf("%lld\n", static_cast<long long>(order->IdAt(arguments.epoch, StepPlan::Wrap(position, samples))));
+  for (const int64_t position : positions) {
+    const int64_t place = order->IdAt(arguments.epoch, StepPlan::Wrap(position, samples));
+    std::printf("%lld\n", static_cast<long long>(arguments.disk_blocks ? places->IdAtPlace(place) : place));
+  }
   return 0;
 }
 
@@ -102,6 +112,7 @@ Command AddPlan(CLI::App& app) {
   command->add_option("--block", arguments->order.block_samples, "b: neighbours that stay together")->capture_default_str();
   command->add_option("--window", arguments->order.window_samples, "w: shuffle window, a multiple of b")->capture_default_str();
   command->add_option("--virtual-streams", arguments->order.virtual_streams, "V: chunks of the epoch")->capture_default_str();
+  command->add_flag("--disk-blocks", arguments->disk_blocks, "shuffle=disk-blocks: blocks are of neighbours on the drive");
   command->add_flag("--no-shuffle", arguments->no_shuffle, "the order of the ids");
   return [arguments] { return RunPlan(*arguments); };
 }

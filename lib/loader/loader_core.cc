@@ -41,6 +41,13 @@ constexpr int32_t kDepthPerStream = 64;                // reads in flight; facts
 constexpr int32_t kDepthMax = 256;                     // nr_requests of most block devices
 constexpr size_t kLedgerMax = 1000;
 constexpr double kHolesPerByte = 8;                    // unwanted bytes between neighbours of a batch, per byte of it
+constexpr int64_t kDiskBlock = 64;                     // b and w of shuffle=disk-blocks where none were given: a window mixes 64 places of the drive
+constexpr int64_t kDiskWindow = 64 * kDiskBlock;
+constexpr int64_t kWarmBytesMax = 128 << 10;           // of a sample on average: larger ones are bound by bytes, not by places
+constexpr int kWarmAsked = 32;                         // samples looked at, whether they are in the page cache
+constexpr int64_t kWarmRun = 1 << 15;                  // samples of one run over the whole set
+constexpr int64_t kWarmDepth = 128;
+constexpr int64_t kWarmSortMax = 8 << 20;              // ids that are sorted by inode, where no order was saved
 constexpr size_t kNextSamplesMax = 1 << 16;
 constexpr size_t kIdsNamed = 4;                        // of a lent batch, in a message
 constexpr int64_t kCopyPollNs = 20'000;                // a 4 MiB piece takes 75 us on PCIe 5
@@ -118,12 +125,25 @@ absl::Status LoaderCore::ResolveOrder() {
     // The order is the state's: going on means the same order, whatever this program's defaults are.
     options_.seed = state->seed;
     options_.shuffle = state->shuffle;
+    options_.disk_blocks = state->disk_blocks;
     options_.block_samples = state->block_samples;
     options_.window_samples = state->window_samples;
     options_.virtual_streams = state->virtual_streams;
     options_.tail = state->tail;
     first_epoch_ = state->epoch;
     origin_ = state->position;
+  }
+  if (options_.disk_blocks) {
+    if (!options_.ids.empty() || !options_.shuffle) return absl::InvalidArgumentError("shuffle=disk-blocks goes neither with a list of ids nor without a shuffle; leave one of them out");
+    if (!manifest_->has_place_order()) {
+      return absl::FailedPreconditionError(absl::StrCat("shuffle=disk-blocks: the manifest ", EscapeName(manifest_->path()),
+                                                        " has no order of place. Save it once (penstock index --place inode), and give every rank the same manifest"));
+    }
+    if (options_.block_samples == 1) {
+      options_.block_samples = kDiskBlock;
+      options_.window_samples = std::max(options_.window_samples / kDiskBlock * kDiskBlock, kDiskWindow);
+    }
+    if (manifest_->has_labels()) mixing_.emplace(*manifest_);
   }
   absl::StatusOr<Order> order = absl::UnknownError("");
   if (!options_.ids.empty()) {
@@ -170,7 +190,8 @@ int64_t LoaderCore::RankSamples(int64_t epoch) const {
 
 void LoaderCore::ChooseIo() {
   const int64_t patience_ns = std::min(kProbePatienceNs, static_cast<int64_t>(options_.deadline_s * 1e9));
-  const Residency residency = LookAtResidency(*manifest_, objects_, options_.io == IoMode::kDirect, patience_ns);
+  residency_ = LookAtResidency(*manifest_, objects_, options_.io == IoMode::kDirect, patience_ns);
+  const Residency& residency = residency_;
   std::string why = residency.why;
   direct_ = residency.prefer_direct;
   if (options_.io == IoMode::kBuffered) {
@@ -180,6 +201,12 @@ void LoaderCore::ChooseIo() {
     direct_ = residency.direct_alignment > 0;
     why = direct_ ? "asked for" : absl::StrCat("direct was asked for, but ", residency.why);
     if (!direct_) setup_.warnings.push_back(why);
+  }
+  // Small files come from the page cache, where a thread of its own brings whole windows in the order of the drive.
+  const bool small = manifest_->total_bytes() / static_cast<uint64_t>(manifest_->sample_count()) <= kWarmBytesMax;
+  if (direct_ && options_.io == IoMode::kAuto && options_.disk_blocks && options_.warm != WarmAhead::kOff && manifest_->record_bytes() == 0 && small) {
+    direct_ = false;
+    why = absl::StrCat(why, ", but windows of small files are read ahead into it in the order of place");
   }
   // Direct reads begin at an aligned byte; samples of several ranges are packed without holes, which that forbids.
   if (direct_ && manifest_->range_count() > manifest_->sample_count()) {
@@ -223,6 +250,8 @@ absl::Status LoaderCore::ResolveMemory() {
   plan_options_.split_large = codec_->identity();
   plan_options_.piece_bytes = static_cast<uint64_t>(options_.piece_bytes);
   plan_options_.sort_by_object = packed_;
+  // Among the files of one batch there are neighbours only where the order brings them together, and a direct read always meets the drive.
+  plan_options_.sort_by_place = !packed_ && (options_.disk_blocks || (direct_ && manifest_->place_hint(0) != 0));
 
   // The largest batch there can be: first by the largest sample, which costs nothing; if that is too much, by the batch_size largest.
   // On the host path it lies in the arena, as a whole, and one more is kept in reserve. On the device path it lies in device_bytes.
@@ -447,6 +476,8 @@ absl::Status LoaderCore::StartStreams() {
   }
   rings_agreed_ = true;
   rings_.notify_all();
+  lock.unlock();
+  StartWarmer(epoch_);
   return absl::OkStatus();
 }
 
@@ -457,6 +488,78 @@ void LoaderCore::DegradeToThreads(absl::string_view why) {
   pool_ = runtime_core_.Pool(options_.io_workers);
   setup_.warnings.push_back(absl::StrCat("engine=auto: all streams read with threads instead of io_uring: ", why));
   Log(LogLevel::kWarning, setup_.warnings.back());
+}
+
+void LoaderCore::StartWarmer(int64_t epoch) {
+  const auto choose = [&]() -> std::string {
+    if (options_.warm == WarmAhead::kOff) return "nothing is read ahead: asked for";
+    if (direct_) return "nothing is read ahead: reads are direct";
+    if (packed_) return "nothing is read ahead: neighbours in one file share reads";
+    if (!options_.disk_blocks && epoch != first_epoch_) return "nothing is read ahead: the first epoch has done that";
+    if (!options_.disk_blocks && manifest_->place_order() == PlaceOrder::kNone &&
+        (manifest_->place_hint(0) == 0 || manifest_->sample_count() > kWarmSortMax)) {
+      return "nothing is read ahead: where files lie is not known; penstock index --place inode tells";
+    }
+    if (options_.warm == WarmAhead::kOn) return "";
+    if (!options_.disk_blocks && (residency_.prefer_direct || residency_.available_bytes == 0)) return "nothing is read ahead: the set does not fit in memory";
+    if (manifest_->total_bytes() / static_cast<uint64_t>(manifest_->sample_count()) > kWarmBytesMax) return "nothing is read ahead: the files are large";
+    const double cached = Warmer::CachedShare(*manifest_, *objects_, kWarmAsked);
+    if (cached < 0) return "nothing is read ahead: the file system does not tell what is cached";
+    if (cached >= 0.5) return "nothing is read ahead: it is in the page cache";
+    return "";
+  };
+  std::string why = choose();
+  std::unique_ptr<Warmer> made;
+  int64_t steps_of_run = 0;
+  if (why.empty()) {
+    WarmerOptions options;
+    options.engine = engine_;
+    options.pool = pool_;
+    options.ring = ring_options_;
+    options.ring.capacity = kWarmDepth;
+    if (options_.disk_blocks) {
+      const StepPlan steps = StepsOf(epoch);
+      const int64_t step_count = steps.steps();
+      steps_of_run = std::max<int64_t>(1, static_cast<int64_t>(CeilDiv(static_cast<uint64_t>(options_.window_samples * options_.virtual_streams), static_cast<uint64_t>(steps.global_batch()))));
+      // Only what does not change while the loader lives: the warmer's thread may be the last to let go of it.
+      auto next = [order = *order_, manifest = manifest_, steps, step_count, steps_of_run, epoch, rank = options_.rank](int64_t run, std::vector<int64_t>& ids) {
+        std::vector<int64_t> positions;
+        for (int64_t step = run * steps_of_run; step < std::min(step_count, (run + 1) * steps_of_run); ++step) {
+          steps.Positions(step, rank, positions);
+          for (const int64_t position : positions) ids.push_back(order.IdAt(epoch, StepPlan::Wrap(position, order.size())));
+        }
+        std::sort(ids.begin(), ids.end());  // places until here
+        for (int64_t& id : ids) id = manifest->IdAtPlace(id);
+        return run * steps_of_run < step_count;
+      };
+      made = std::make_unique<Warmer>(manifest_, objects_, options, std::move(next), /*runs_ahead=*/2);
+      why = absl::StrCat("windows of ", options_.window_samples, " samples are read ahead in the order of place");
+    } else {
+      // Each local rank takes its part of the drive; together they bring in the whole set.
+      auto sorted = std::make_shared<std::vector<uint32_t>>();
+      auto next = [sorted, manifest = manifest_, rank = int64_t{local_rank_}, world = int64_t{local_world_size_}](int64_t run, std::vector<int64_t>& ids) {
+        const int64_t count = manifest->sample_count();
+        const bool saved = manifest->place_order() != PlaceOrder::kNone;
+        if (!saved && sorted->empty()) {
+          sorted->resize(static_cast<size_t>(count));
+          for (int64_t i = 0; i < count; ++i) (*sorted)[static_cast<size_t>(i)] = static_cast<uint32_t>(i);
+          std::sort(sorted->begin(), sorted->end(), [&](uint32_t a, uint32_t b) { return manifest->place_hint(manifest->RangeAt(a, 0).object) < manifest->place_hint(manifest->RangeAt(b, 0).object); });
+        }
+        const int64_t begin = count / world * rank + std::min(rank, count % world);
+        const int64_t end = begin + count / world + (rank < count % world ? 1 : 0);
+        for (int64_t place = begin + run * kWarmRun; place < std::min(end, begin + (run + 1) * kWarmRun); ++place) {
+          ids.push_back(saved ? manifest->IdAtPlace(place) : int64_t{(*sorted)[static_cast<size_t>(place)]});
+        }
+        return begin + run * kWarmRun < end;
+      };
+      made = std::make_unique<Warmer>(manifest_, objects_, options, std::move(next), /*runs_ahead=*/std::numeric_limits<int32_t>::max());
+      why = "the whole set is read ahead in the order of place";
+    }
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  setup_.warm = why;
+  warm_steps_ = steps_of_run;
+  warmer_ = std::move(made);
 }
 
 void LoaderCore::StreamMain(size_t index) {
@@ -515,6 +618,7 @@ absl::Status LoaderCore::PlanAttempt(const StepPlan& steps, int64_t epoch, int64
   plan_positions_.clear();
   steps.Positions(step, options_.rank, plan_positions_);
   plan_ids_.resize(plan_positions_.size());
+  plan_places_.resize(plan_positions_.size());
   plan_samples_.clear();
   plan_ranges_.clear();
   // All at once: one by one, a window of the order would be shuffled again for each of them. Where the tail is padded they wrap.
@@ -522,7 +626,10 @@ absl::Status LoaderCore::PlanAttempt(const StepPlan& steps, int64_t epoch, int64
   plan_wrapped_.resize(plan_positions_.size());
   std::transform(plan_positions_.begin(), plan_positions_.end(), plan_wrapped_.begin(),
                  [size](int64_t position) { return StepPlan::Wrap(position, size); });
-  order_->IdsAt(epoch, plan_wrapped_, absl::MakeSpan(plan_ids_));
+  order_->IdsAt(epoch, plan_wrapped_, absl::MakeSpan(plan_places_));
+  for (size_t i = 0; i < plan_positions_.size(); ++i) {
+    plan_ids_[i] = options_.disk_blocks ? manifest_->IdAtPlace(plan_places_[i]) : plan_places_[i];
+  }
   for (const Decision& decision : decisions) {
     if (!decision.skip && decision.substitute >= 0) plan_ids_[decision.index] = decision.substitute;
   }
@@ -540,6 +647,7 @@ absl::Status LoaderCore::PlanAttempt(const StepPlan& steps, int64_t epoch, int64
       stored += plan_ranges_.back().stored_bytes;
     }
     sample.whole_object = one_range && !packed_;
+    if (plan_options_.sort_by_place) sample.place = options_.disk_blocks ? static_cast<uint64_t>(plan_places_[i]) : manifest_->place_hint(plan_ranges_[sample.first_range].object);
     sample.delivered_bytes = plan_options_.scratch ? codec_->DeliveredBound(stored, manifest_->DeliveredBytes(sample.id)) : stored;
     plan_samples_.push_back(sample);
   }
@@ -909,7 +1017,7 @@ void LoaderCore::ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bo
       decision = &slot.decisions.back();
     }
     const int64_t position = positions[failure.index];
-    const int64_t id = decision->substitute >= 0 ? decision->substitute : order_->IdAt(slot.epoch, StepPlan::Wrap(position, order_->size()));
+    const int64_t id = decision->substitute >= 0 ? decision->substitute : IdAt(slot.epoch, position);
     LedgerEntry entry;
     entry.epoch = slot.epoch;
     entry.position = position;
@@ -1142,6 +1250,8 @@ absl::StatusOr<Batch> LoaderCore::TakeFront() {
   totals_.bytes += bytes;
   totals_.planned_reads += static_cast<int64_t>(plan.extents.size());
   totals_.read_bytes += static_cast<int64_t>(plan.read_bytes);
+  if (mixing_.has_value()) mixing_->Add(plan.labels);
+  if (warmer_ != nullptr && warm_steps_ > 0) warmer_->AtRun(step_ / warm_steps_);
 #ifndef NDEBUG
   PoisonHoles(plan, slot->attempt->places());
 #endif
@@ -1219,7 +1329,14 @@ absl::Status LoaderCore::StartEpoch(int64_t epoch) {
   totals_.process_cpu_begin_s = ProcessCpuSeconds();
   totals_.stream_demand_begin_ns = StreamDemandNs();
   if (pool_ != nullptr) totals_.pool_begin = pool_->usage();
+  if (mixing_.has_value()) mixing_->Reset();
   WakeStreams();
+  // The windows of another epoch are others; the whole set is the same.
+  std::unique_ptr<Warmer> ended;
+  if (options_.disk_blocks || (warmer_ != nullptr && warmer_->done())) ended = std::move(warmer_);
+  lock.unlock();
+  ended.reset();
+  if (options_.disk_blocks) StartWarmer(next);
   return absl::OkStatus();
 }
 
@@ -1236,6 +1353,12 @@ void LoaderCore::Stop() {
 
 void LoaderCore::Shutdown() {
   Stop();
+  std::unique_ptr<Warmer> warmer;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    warmer = std::move(warmer_);
+  }
+  warmer.reset();
   // What is queued for the codec comes back at once, what runs within a second, or its stream stays behind like one whose read hangs.
   if (compute_ != nullptr) static_cast<void>(compute_->Stop(kNsPerSecond));
   std::unique_lock<std::mutex> lock(mutex_);
@@ -1281,6 +1404,8 @@ std::string LoaderCore::state() const {
   state.fingerprint = fingerprint_;
   state.seed = options_.seed;
   state.shuffle = options_.shuffle;
+  state.disk_blocks = options_.disk_blocks;
+  state.format_version = options_.disk_blocks ? 2 : 1;
   state.block_samples = options_.block_samples;
   state.window_samples = options_.window_samples;
   state.virtual_streams = options_.virtual_streams;
@@ -1337,6 +1462,12 @@ EpochReport LoaderCore::report() const {
   report.read_bytes = totals_.read_bytes;
   if (report.taken > 0) report.reads_per_sample = static_cast<double>(report.reads) / static_cast<double>(report.taken);
   if (report.bytes > 0) report.read_bytes_per_byte = static_cast<double>(report.read_bytes) / static_cast<double>(report.bytes);
+  if (mixing_.has_value()) {
+    report.label_distance = mixing_->distance();
+    report.label_distance_full_shuffle = mixing_->full_shuffle_distance();
+  }
+  report.warmed_samples = warmer_ == nullptr ? 0 : warmer_->samples();
+  report.warmed_bytes = warmer_ == nullptr ? 0 : warmer_->bytes();
   report.requests = reads.requests;
   report.kept_open = reads.kept_open;
   report.retries = reads.retries;

@@ -24,7 +24,10 @@
 #include "codec/codec.h"
 #include "codec/compute_pool.h"
 #include "loader/intervals.h"
+#include "loader/mixing.h"
+#include "loader/residency.h"
 #include "loader/runtime.h"
+#include "loader/warmer.h"
 #include "memory/arena.h"
 #include "penstock/batch.h"
 #include "penstock/loader.h"
@@ -133,6 +136,11 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   void DegradeToThreads(absl::string_view why);
   void ResolveOpenFiles();
   void ChooseGap();
+  // The place in the order of the drive that an epoch's position reads with disk_blocks, else the id; and the id.
+  int64_t PlaceAt(int64_t epoch, int64_t position) const { return order_->IdAt(epoch, StepPlan::Wrap(position, order_->size())); }
+  int64_t IdAt(int64_t epoch, int64_t position) const { return options_.disk_blocks ? manifest_->IdAtPlace(PlaceAt(epoch, position)) : PlaceAt(epoch, position); }
+  // Begins to read ahead in the order of place, where that is worth it. On the consumer's thread, without the lock.
+  void StartWarmer(int64_t epoch);
   void ChooseIo();
   void StreamMain(size_t index);
   StepPlan StepsOf(int64_t epoch) const;
@@ -188,6 +196,10 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   Engine engine_ = Engine::kAuto;
   std::shared_ptr<PreadPool> pool_;
   SetupReport setup_;
+  Residency residency_;
+  std::optional<LabelMixing> mixing_;     // with disk_blocks and labels
+  std::unique_ptr<Warmer> warmer_;
+  int64_t warm_steps_ = 0;                // of one of its runs; 0: runs have nothing to do with steps
   int allowed_cpus_ = 1;
   int reading_threads_ = 0;  // > 0: io_workers, where the threads that do the reads are what bounds the reads in flight
   int compute_threads_ = 0;
@@ -224,6 +236,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::vector<int64_t> plan_wrapped_;
   std::vector<int64_t> plan_ids_;
   std::list<Decoding> decoding_;
+  std::vector<int64_t> plan_places_;
 
   // The current epoch's figures.
   struct EpochTotals {

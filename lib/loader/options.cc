@@ -25,9 +25,12 @@ struct Words {
   E LoaderOptions::*member;
 };
 
-using Member = std::variant<std::string LoaderOptions::*, int32_t LoaderOptions::*, int64_t LoaderOptions::*, uint64_t LoaderOptions::*,
-                            double LoaderOptions::*, bool LoaderOptions::*, Words<EngineOption>, Words<IoMode>, Words<ErrorPolicy>,
-                            Words<Verify>, Words<Layout>, Words<Tail>>;
+// shuffle: a boolean, or the third word.
+struct ShuffleWord {};
+
+using Member = std::variant<ShuffleWord, Words<WarmAhead>, std::string LoaderOptions::*, int32_t LoaderOptions::*, int64_t LoaderOptions::*,
+                            uint64_t LoaderOptions::*, double LoaderOptions::*, bool LoaderOptions::*, Words<EngineOption>, Words<IoMode>,
+                            Words<ErrorPolicy>, Words<Verify>, Words<Layout>, Words<Tail>>;
 
 struct Row {
   OptionInfo info;
@@ -47,7 +50,7 @@ const std::vector<Row>& Rows() {
       {{"world_size", "behaviour", "integer", "ranks in all; -1: ask the launcher's environment"}, &LoaderOptions::world_size, -1, kMost32},
       {{"batch_size", "behaviour", "integer", "samples per rank and step"}, &LoaderOptions::batch_size, 1, 1 << 24},
       {{"seed", "behaviour", "integer", "of the shuffle"}, &LoaderOptions::seed, 0, 1.8e19},
-      {{"shuffle", "behaviour", "boolean", "false: the order of the ids"}, &LoaderOptions::shuffle, 0, 1},
+      {{"shuffle", "behaviour", "true|false|disk-blocks", "false: the order of the ids; disk-blocks: blocks of neighbours on the drive"}, ShuffleWord(), 0, 0},
       {{"block_samples", "behaviour", "integer", "neighbours that stay together in the shuffle (b)"}, &LoaderOptions::block_samples, 1, kMost64},
       {{"window_samples", "behaviour", "integer", "window of the shuffle inside a chunk (w), a multiple of block_samples"}, &LoaderOptions::window_samples, 1, kMost64},
       {{"virtual_streams", "behaviour", "integer", "chunks of the epoch (V)"}, &LoaderOptions::virtual_streams, 1, kMost64},
@@ -64,6 +67,7 @@ const std::vector<Row>& Rows() {
       {{"next_epoch_prefetch", "behaviour", "boolean", "read on into the next epoch before the last batch is taken"}, &LoaderOptions::next_epoch_prefetch, 0, 1},
       {{"engine", "speed", "auto|uring|threads", "how bytes are moved"}, Words<EngineOption>{&LoaderOptions::engine}, 0, 0},
       {{"io", "speed", "auto|buffered|direct", "through the page cache or past it"}, Words<IoMode>{&LoaderOptions::io}, 0, 0},
+      {{"warm", "speed", "auto|off|on", "read ahead into the page cache in the order of place"}, Words<WarmAhead>{&LoaderOptions::warm}, 0, 0},
       {{"streams", "speed", "integer", "I/O streams; 0: by cpu_share"}, &LoaderOptions::streams, 0, 4096},
       {{"cpu_share", "speed", "number", "of the allowed cores"}, &LoaderOptions::cpu_share, 0.001, 1},
       {{"queue_depth", "speed", "integer", "reads in flight; 0: 64 per stream, 256 at most"}, &LoaderOptions::queue_depth, 0, 1 << 20},
@@ -127,6 +131,14 @@ struct Setter {
     options.*member = std::string(value);
     return absl::OkStatus();
   }
+  absl::Status operator()(ShuffleWord) {
+    const bool disk_blocks = value == "disk-blocks";
+    bool shuffle = true;
+    if (!disk_blocks && !absl::SimpleAtob(value, &shuffle)) return Bad(row, value, "not one of the words");
+    options.shuffle = shuffle;
+    options.disk_blocks = disk_blocks;
+    return absl::OkStatus();
+  }
   absl::Status operator()(bool LoaderOptions::*member) { return absl::SimpleAtob(value, &(options.*member)) ? absl::OkStatus() : Bad(row, value, "neither true nor false"); }
   absl::Status operator()(double LoaderOptions::*member) {
     double number = 0;
@@ -162,6 +174,7 @@ struct Setter {
 struct Getter {
   const Row& row;
   const LoaderOptions& options;
+  std::string operator()(ShuffleWord) { return options.disk_blocks ? "disk-blocks" : options.shuffle ? "true" : "false"; }
   std::string operator()(std::string LoaderOptions::*member) { return options.*member; }
   std::string operator()(bool LoaderOptions::*member) { return options.*member ? "true" : "false"; }
   std::string operator()(double LoaderOptions::*member) { return absl::StrFormat("%.15g", options.*member); }
