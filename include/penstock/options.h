@@ -84,7 +84,7 @@ struct LoaderOptions {
   // Speed. `penstock bench` shows what these do on a given machine.
   EngineOption engine = EngineOption::kAuto;
   IoMode io = IoMode::kAuto;
-  WarmAhead warm = WarmAhead::kAuto;
+  WarmAhead warm = WarmAhead::kOff;         // measured slower than the streams alone on one virtio volume: see lib/loader/warmer.h
   int32_t streams = 0;                      // I/O streams; 0: by cpu_share
   double cpu_share = 0.4;                   // of the allowed cores; the trainer needs the rest
   int32_t queue_depth = 0;                  // reads in flight per process; 0: 64 per stream, 256 at most

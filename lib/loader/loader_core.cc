@@ -1,5 +1,6 @@
 #include "loader/loader_core.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
@@ -27,10 +28,12 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread_demand.h"
+#include "base/unique_fd.h"
 #include "loader/gap.h"
 #include "loader/lease.h"
 #include "loader/residency.h"
 #include "loader/verdict.h"
+#include "manifest/map_file.h"
 
 namespace penstock {
 namespace {
@@ -41,10 +44,11 @@ constexpr int32_t kDepthPerStream = 64;                // reads in flight; facts
 constexpr int32_t kDepthMax = 256;                     // nr_requests of most block devices
 constexpr size_t kLedgerMax = 1000;
 constexpr double kHolesPerByte = 8;                    // unwanted bytes between neighbours of a batch, per byte of it
-constexpr int64_t kDiskBlock = 64;                     // b and w of shuffle=disk-blocks where none were given: a window mixes 64 places of the drive
-constexpr int64_t kDiskWindow = 64 * kDiskBlock;
+// b and w of shuffle=disk-blocks where none were given. Neighbours merge only while they are asked for together: in a window of many blocks
+// they lie in different batches.
+constexpr int64_t kDiskBlock = 64;
+constexpr int64_t kDiskWindow = kDiskBlock;
 constexpr int64_t kWarmBytesMax = 128 << 10;           // of a sample on average: larger ones are bound by bytes, not by places
-constexpr int kWarmAsked = 32;                         // samples looked at, whether they are in the page cache
 constexpr int64_t kWarmRun = 1 << 15;                  // samples of one run over the whole set
 constexpr int64_t kWarmDepth = 128;
 constexpr int64_t kWarmSortMax = 8 << 20;              // ids that are sorted by inode, where no order was saved
@@ -204,7 +208,7 @@ void LoaderCore::ChooseIo() {
   }
   // Small files come from the page cache, where a thread of its own brings whole windows in the order of the drive.
   const bool small = manifest_->total_bytes() / static_cast<uint64_t>(manifest_->sample_count()) <= kWarmBytesMax;
-  if (direct_ && options_.io == IoMode::kAuto && options_.disk_blocks && options_.warm != WarmAhead::kOff && manifest_->record_bytes() == 0 && small) {
+  if (direct_ && options_.io == IoMode::kAuto && options_.disk_blocks && options_.warm == WarmAhead::kOn && manifest_->record_bytes() == 0 && small) {
     direct_ = false;
     why = absl::StrCat(why, ", but windows of small files are read ahead into it in the order of place");
   }
@@ -501,11 +505,10 @@ void LoaderCore::StartWarmer(int64_t epoch) {
       return "nothing is read ahead: where files lie is not known; penstock index --place inode tells";
     }
     if (options_.warm == WarmAhead::kOn) return "";
+    const UniqueFd root(::open(manifest_->root().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (root.valid() && IsOnNetwork(root.get())) return "nothing is read ahead: the file system is on a network, and inodes say nothing of its drives";
     if (!options_.disk_blocks && (residency_.prefer_direct || residency_.available_bytes == 0)) return "nothing is read ahead: the set does not fit in memory";
     if (manifest_->total_bytes() / static_cast<uint64_t>(manifest_->sample_count()) > kWarmBytesMax) return "nothing is read ahead: the files are large";
-    const double cached = Warmer::CachedShare(*manifest_, *objects_, kWarmAsked);
-    if (cached < 0) return "nothing is read ahead: the file system does not tell what is cached";
-    if (cached >= 0.5) return "nothing is read ahead: it is in the page cache";
     return "";
   };
   std::string why = choose();
@@ -517,6 +520,7 @@ void LoaderCore::StartWarmer(int64_t epoch) {
     options.pool = pool_;
     options.ring = ring_options_;
     options.ring.capacity = kWarmDepth;
+    options.unless_cached = options_.warm == WarmAhead::kAuto;
     if (options_.disk_blocks) {
       const StepPlan steps = StepsOf(epoch);
       const int64_t step_count = steps.steps();
@@ -1503,6 +1507,7 @@ EpochReport LoaderCore::report() const {
 SetupReport LoaderCore::setup() const {
   std::lock_guard<std::mutex> lock(mutex_);
   SetupReport setup = setup_;
+  if (warmer_ != nullptr && warmer_->was_cached()) setup.warm = "nothing is read ahead: half of it and more is in the page cache";
   const ArenaReport memory = arena_->report();
   if (ring_options_.open_files != nullptr) {
     setup.open_files_max = ring_options_.open_files->files_max();

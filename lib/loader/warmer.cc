@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -23,6 +22,7 @@ namespace {
 constexpr uint64_t kSlotBytes = 128 << 10;   // of one read; longer samples take several
 // How many slots have to be free before the next reads are handed over: what is submitted together merges.
 constexpr size_t kSubmitBatch = 32;
+constexpr int kAsked = 32;  // samples looked at, whether they are in the page cache
 constexpr int64_t kTickNs = 50 * kNsPerMs;
 constexpr auto kEndPatience = std::chrono::seconds(1);
 
@@ -69,11 +69,13 @@ void Warmer::AtRun(int64_t run) {
 
 void Warmer::Run(const std::shared_ptr<Shared>& shared, const std::shared_ptr<const Manifest>& manifest, const std::shared_ptr<const ObjectStore>& objects,
                  const WarmerOptions& options, const NextRun& next, int64_t runs_ahead) {
-  if (options.cpu >= 0) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(options.cpu, &set);
-    ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set);
+  // Here and not at Open: cold, each file that is looked at costs a look-up on the drive.
+  if (options.unless_cached) {
+    const double cached = CachedShare(*manifest, *objects, kAsked);
+    if (cached < 0 || cached >= 0.5) {
+      shared->was_cached.store(true);
+      return;
+    }
   }
   absl::StatusOr<std::unique_ptr<Ring>> made = MakeRing(options.engine, *objects, options.ring, options.pool);
   if (!made.ok()) {
