@@ -52,6 +52,8 @@ def parse_arguments():
     parser.add_argument("--leave-out", action="store_true", help="an arm that fails becomes an empty row instead of ending the comparison")
     parser.add_argument("--continue", dest="go_on", action="store_true",
                         help="go on from the results of --out, made with the same arms: more rounds, added to those")
+    parser.add_argument("--budget", type=float, default=0, metavar="S",
+                        help="start no further round that would end later than this, by the longest so far (0: none)")
     parser.add_argument("--timeout", type=float, default=1800, metavar="S", help="for one run (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the order within rounds and of the bootstrap (%(default)s)")
     parser.add_argument("--title", default="", help="what is compared, for the report")
@@ -64,8 +66,8 @@ def parse_arguments():
             parser.error(f"{text!r}: wanted NAME=COMMAND, each name once")
         arms[name] = shlex.split(command)
     arguments.arms = arms
-    if arguments.rounds < 1:
-        parser.error("--rounds: at least 1")
+    if arguments.rounds < (0 if arguments.memory and arguments.out else 1):
+        parser.error("--rounds: at least 1 (0 with --memory and --out: only the memory, for --continue)")
     if arguments.warm_ups is None:
         arguments.warm_ups = 0 if arguments.cold else 1
     arguments.reference_names = list(arms) if arguments.against == "fastest" else \
@@ -305,7 +307,11 @@ def main():
             result = attempt(name, memory=True)
             if result is not None:
                 memory[name] = {field: result[field] for field in ("peak_memory_bytes", "peak_mapped_bytes")}
+    began, longest, counted = time.monotonic(), 0.0, 0
     for index in range(-arguments.warm_ups, arguments.rounds):
+        round_began = time.monotonic()
+        if arguments.budget and counted > 0 and round_began - began + longest > arguments.budget:
+            break
         # A new order each round: nobody always runs after the same one.
         for name in generator.sample(list(runs), len(runs)):
             result = attempt(name)
@@ -316,10 +322,12 @@ def main():
             label = f"round {done + index + 1} of {done + arguments.rounds}" if index >= 0 else "warm-up"
             print(f"{label}: {name}: {result['samples_per_s']:,.0f} samples/s, {result['mb_per_s']:,.1f} MB/s, "
                   f"{result['cpu_s_per_gb']:.3f} CPU s/GB", file=sys.stderr, flush=True)
-    rounds = done + arguments.rounds
+        counted += index >= 0
+        longest = max(longest, time.monotonic() - round_began)
+    rounds = done + counted
     if not any(name in runs for name in arguments.reference_names):
         sys.exit("no arm to compare with is left")
-    reference, rows = summarise(runs, arguments.reference_names, arguments.seed, arguments.limit_names, memory)
+    reference, rows = (None, []) if rounds == 0 else summarise(runs, arguments.reference_names, arguments.seed, arguments.limit_names, memory)
     cache = f"cold (drop_caches={arguments.drop} before each run)" if arguments.cold else \
         f"warm ({arguments.warm_ups} run(s) of each before the first round)"
     conditions = (f"{rounds} interleaved rounds, {cache}; {os.cpu_count()} CPUs, Linux {platform.release()}, "

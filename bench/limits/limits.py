@@ -68,7 +68,8 @@ def fio_command(path, size, depth, jobs, seconds, pattern, huge):
             f"--blockalign={4096 if size % 4096 == 0 else 512}", f"--iodepth={max(1, depth // jobs)}", f"--numjobs={jobs}", "--group_reporting", "--direct=1", "--ioengine=io_uring",
             "--time_based", f"--runtime={round(1000 * seconds)}ms", "--ramp_time=300ms", "--norandommap", "--randrepeat=0",
             "--allow_file_create=0", "--output-format=json",
-            *(["--iomem=mmaphuge"] if huge else ["--iomem=malloc"])]
+            # Sequential jobs each have a part of the file of their own: the same blocks twice would come out of some cache.
+            *([f"--offset_increment={100 // jobs}%"] if pattern == "read" else []), *(["--iomem=mmaphuge"] if huge else ["--iomem=malloc"])]
 
 
 def fio_report(document, size, depth, jobs, pattern, pages):

@@ -27,12 +27,14 @@ def main():
     job = Job("grain_arrayrecord", "ArrayRecord shards", grain_files.SETTINGS, converts=True)
     if job.convert(lambda folder: write(job, folder)):
         return
-    job.version = f"grain {grain.__version__}" if hasattr(grain, "__version__") else "grain"
+    job.version = grain_files.version()
 
     def build():
         source = grain.sources.ArrayRecordDataSource(sorted(glob.glob(os.path.join(job.packed, "*.arrayrecord"))))
-        iterator, rest = iter(grain_files.epochs_of(grain.MapDataset.source(source), job)), []
-        return lambda epoch: grain_files.epoch_from(iterator, job, rest)
+        # The indices are shuffled and cut into batches, and a batch is one call of the source, which reads it with threads of its own.
+        batches = grain.MapDataset.range(len(source)).seed(job.seed).shuffle().batch(job.batch, batch_fn=grain_files.as_list)
+        iterator = grain_files.iterator_of(batches.map(source.__getitems__), job)
+        return lambda epoch: grain_files.epoch_from(iterator, job)
 
     job.run(build)
 

@@ -1,53 +1,48 @@
-"""Google's grain over the files: a shuffled MapDataset of paths, read by threads, or by worker processes with --workers."""
+"""Google's grain over the files: a shuffled MapDataset of names in batches, each read into one buffer, by threads or worker processes."""
+
+import importlib.metadata
 
 import grain
-from grain.experimental import multithread_prefetch  # noqa: F401  (says early that this grain is too old)
 
 from common import Job
-
-
-def read_file(path):
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
+from read_batch import read_batch, samples_of
 
 
 def as_list(batch):
     return list(batch)
 
 
-def epochs_of(source, job):
-    """`source`: a MapDataset of samples. All epochs come from one iterator, so that reading goes on over their border."""
-    data = source.seed(job.seed).shuffle().repeat(job.epochs)
-    data = data.to_iter_dataset(grain.ReadOptions(num_threads=job.options.threads, prefetch_buffer_size=job.options.samples))
-    data = data.batch(job.batch, batch_fn=as_list)
-    if job.options.workers:
-        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=job.options.workers, per_worker_buffer_size=4))
-    return data
+def iterator_of(batches, job):
+    """`batches`: a MapDataset of whole batches. All epochs come from one iterator, so that reading goes on over their border."""
+    options = job.options
+    data = batches.repeat(job.epochs).to_iter_dataset(
+        grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=max(options.threads, options.ahead)))
+    if options.workers:
+        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2))
+    return iter(data)
 
 
-def epoch_from(iterator, job, rest):
-    """The batches of one epoch. One that spans two epochs, as repeat() makes them, is cut in two."""
-    left = len(job.files)
-    while left > 0:
-        batch = rest.pop() if rest else next(iterator)
-        if len(batch) > left:
-            rest.append(batch[left:])
-            batch = batch[:left]
-        left -= len(batch)
-        yield batch
+def epoch_from(iterator, job):
+    for _ in range(-(-len(job.files) // job.batch)):
+        yield next(iterator)
 
 
-SETTINGS = [("workers", 0, "worker processes; 0: none"), ("threads", 16, "reading threads (of each process)"),
-            ("samples", 512, "samples read ahead")]
+def version():
+    return f"grain {importlib.metadata.version('grain')}"
+
+
+SETTINGS = [("workers", 0, "worker processes; 0: none"), ("threads", 2, "reading threads (of each process)"), ("ahead", 4, "batches ahead")]
 
 
 def main():
     job = Job("grain_files", "files", SETTINGS)
-    job.version = f"grain {grain.__version__}" if hasattr(grain, "__version__") else "grain"
+    job.version = version()
 
     def build():
-        iterator, rest = iter(epochs_of(grain.MapDataset.source(job.paths()).map(read_file), job)), []
-        return lambda epoch: epoch_from(iterator, job, rest)
+        files = list(zip(job.paths(), (size for _, size in job.files)))
+        batches = grain.MapDataset.source(files).seed(job.seed).shuffle().batch(job.batch, batch_fn=as_list).map(read_batch)
+        iterator = iterator_of(batches, job)
+        return lambda epoch: (samples_of(*batch) for batch in epoch_from(iterator, job))
 
     job.run(build)
 

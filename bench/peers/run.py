@@ -13,6 +13,7 @@ A peer that cannot be installed or fails is an empty row with its reason. Enviro
 
 import argparse
 import concurrent.futures
+import json
 import os
 import shlex
 import subprocess
@@ -24,7 +25,7 @@ BENCH = os.path.dirname(HERE)
 # Peer -> its environment and, by kind of data set and state of the page cache, its best settings found (README.md: what was swept).
 PEERS = {
     "pytorch_files": ("torch", {}),
-    "dali_files": ("dali", {}),
+    "dali_files": ("dali", {"all": "--threads 4 --queue 4"}),
     "dali_tar": ("dali", {}),
     "spdl_files": ("spdl", {}),
     "webdataset_tar": ("torch", {}),
@@ -165,11 +166,21 @@ def compare(root, arguments, names, absent, cold):
     for name, reason in absent.items():
         command += ["--absent", f"{name}={reason}"]
     arms = [f"{name}={shlex.join(arm)}" for name, arm in arms.items()]
-    # Round by round, each behind the gate: a machine that is shared can do something else in between. The first also takes the memory.
-    for number in range(arguments.rounds):
-        step = ["--memory"] if number == 0 and not arguments.go_on else ["--continue"]
-        subprocess.run([*arguments.gate, *command, "--rounds", "1", *step, *arms], check=True, stdout=subprocess.DEVNULL)
-    return os.path.join(BENCH, "results", out + ".json")
+    if arguments.memory and not arguments.go_on:
+        subprocess.run([*command, "--rounds", "0", "--memory", *arms], check=True, stdout=subprocess.DEVNULL)
+    # Slot by slot, each behind the gate: a machine that is shared can do something else in between.
+    path, done, goal = os.path.join(BENCH, "results", out + ".json"), 0, arguments.rounds
+    if arguments.go_on or arguments.memory:
+        with open(path, encoding="utf-8") as file:
+            done = json.load(file)["rounds"]
+        goal += done
+    while done < goal:
+        step = ["--continue"] if done > 0 or arguments.go_on or arguments.memory else []
+        subprocess.run([*arguments.gate, *command, "--rounds", str(goal - done), "--budget", str(arguments.slot), *step, *arms],
+                       check=True, stdout=subprocess.DEVNULL)
+        with open(path, encoding="utf-8") as file:
+            done = json.load(file)["rounds"]
+    return path
 
 
 def parse_arguments(arguments=None):
@@ -180,7 +191,9 @@ def parse_arguments(arguments=None):
     parser.add_argument("--peers", default=",".join(PEERS), help="which of them (all)")
     parser.add_argument("--state", default="both", choices=("warm", "cold", "both"), help="of the page cache (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--gate", default="", metavar="COMMAND", help="put before each round's command, for instance a lock")
+    parser.add_argument("--gate", default="", metavar="COMMAND", help="put before what measures, for instance a lock")
+    parser.add_argument("--slot", type=float, default=0, metavar="S", help="behind the gate for at most this long at a time (0: no limit)")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave out the runs that sample the memory")
     parser.add_argument("--prefix", default="peers", help="of the results' names (%(default)s)")
     parser.add_argument("--continue", dest="go_on", action="store_true", help="more rounds, added to results made with the same arms")
     parser.add_argument("--only", choices=("prepare", "measure"), help="one half of the work")
@@ -190,8 +203,8 @@ def parse_arguments(arguments=None):
     for name in parsed.peers:
         if name not in PEERS:
             parser.error(f"--peers: {name!r} is none of {', '.join(PEERS)}")
-    if parsed.rounds < 1:
-        parser.error("--rounds: at least 1")
+    if parsed.rounds < 0:
+        parser.error("--rounds: at least 0 (0: only the memory)")
     parsed.roots = [os.path.abspath(root) for root in parsed.roots]
     return parsed
 
@@ -215,6 +228,8 @@ def main():
     for root in arguments.roots:
         for cold in {"warm": (False,), "cold": (True,), "both": (False, True)}[arguments.state]:
             written.append(compare(root, arguments, [name for name in arguments.peers if name not in absent], absent, cold))
+    if arguments.rounds == 0:
+        return
     reason = set_up(arguments.environments, "plot")
     if reason:
         print(f"no plots: {reason}", file=sys.stderr)
