@@ -271,7 +271,11 @@ def go_on_from(arguments):
     with open(path) as file:
         before = json.load(file)
     mine = {name: shlex.join(command) for name, command in arguments.arms.items()}
-    if before["commands"] != mine or before["drop_caches"] != (arguments.drop if arguments.cold else None):
+    if before["rounds"] == 0:  # only memory yet: that of the arms which are still the same is kept
+        before["memory"] = {name: memory for name, memory in before["memory"].items() if before["commands"].get(name) == mine.get(name)}
+        before["runs"] = {name: [] for name in mine}
+        before["absent"] = {}
+    elif before["commands"] != mine or before["drop_caches"] != (arguments.drop if arguments.cold else None):
         sys.exit(f"--continue: {path} was made with other arms or another state of the page cache")
     return before
 

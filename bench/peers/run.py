@@ -24,17 +24,17 @@ BENCH = os.path.dirname(HERE)
 
 # Peer -> its environment and, by kind of data set and state of the page cache, its best settings found (README.md: what was swept).
 PEERS = {
-    "pytorch_files": ("torch", {}),
+    "pytorch_files": ("torch", {"cold": "--workers 12"}),
     "dali_files": ("dali", {"all": "--threads 4 --queue 4"}),
     "dali_tar": ("dali", {}),
-    "spdl_files": ("spdl", {}),
+    "spdl_files": ("spdl", {"warm": "--threads 3", "cold": "--threads 6"}),
     "webdataset_tar": ("torch", {}),
     "streaming_mds": ("torch", {}),
     "litdata_chunks": ("torch", {}),
-    "tfdata_files": ("tf", {}),
-    "tfdata_tfrecord": ("tf", {}),
-    "grain_files": ("grain", {}),
-    "grain_arrayrecord": ("grain", {}),
+    "tfdata_files": ("tf", {"warm": "--parallel 4", "cold": "--parallel 16 --threads 16"}),
+    "tfdata_tfrecord": ("tf", {"warm": "--cycle 2", "cold": "--cycle 8"}),
+    "grain_files": ("grain", {"warm": "--threads 4", "cold": "--threads 6"}),
+    "grain_arrayrecord": ("grain", {"warm": "--threads 1", "cold": "--threads 4"}),
     "ffcv_beton": ("ffcv", {}),
 }
 PACKED = {"dali_tar", "webdataset_tar", "streaming_mds", "litdata_chunks", "tfdata_tfrecord", "grain_arrayrecord", "ffcv_beton"}
