@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -160,6 +161,7 @@ TEST_CASE("320 streams stay within memory_bytes and 64 MiB with every batch held
 }
 
 TEST_CASE("320 streams of an ordinary user with 8 MiB of locked memory deliver an epoch", "[limits]") {
+  ::unsetenv("PENSTOCK_ENGINE");  // it is io_uring that locked memory is short for
   if (::geteuid() != 0) SkipTest("becoming another user needs root");
   DataSet data(1000, 3000);
   REQUIRE_OK(Manifest::Build(data.root()));
@@ -184,6 +186,7 @@ TEST_CASE("320 streams of an ordinary user with 8 MiB of locked memory deliver a
 }
 
 TEST_CASE("where locked memory does not hold all rings every stream reads with threads and one warning says why", "[limits]") {
+  ::unsetenv("PENSTOCK_ENGINE");  // it is io_uring that locked memory is short for
   if (::geteuid() != 0) SkipTest("becoming another user needs root");
   if (!HasUring()) SkipTest("there is no io_uring here that could be short of memory");
   DataSet data(1000, 3000);
@@ -211,6 +214,7 @@ TEST_CASE("where locked memory does not hold all rings every stream reads with t
 }
 
 TEST_CASE("engine=uring refuses to degrade and names what is short", "[limits]") {
+  ::unsetenv("PENSTOCK_ENGINE");  // it is io_uring that locked memory is short for
   if (::geteuid() != 0) SkipTest("becoming another user needs root");
   if (!HasUring()) SkipTest("there is no io_uring here that could be short of memory");
   DataSet data(1000, 3000);
@@ -232,6 +236,7 @@ TEST_CASE("engine=uring refuses to degrade and names what is short", "[limits]")
 
 // The charge of a killed process lingers for some 50 ms (seen on Linux 6.18).
 TEST_CASE("a loader that starts right after another of its user was killed gets its rings", "[limits]") {
+  ::unsetenv("PENSTOCK_ENGINE");  // it is io_uring that locked memory is short for
   if (::geteuid() != 0) SkipTest("becoming another user needs root");
   if (!HasUring()) SkipTest("there is no io_uring here that could be short of memory");
   DataSet data(1000, 3000);

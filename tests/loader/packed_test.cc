@@ -193,7 +193,7 @@ TEST_CASE("a dense batch is in batch order, and neighbours that follow one anoth
   CHECK(shuffled->report().reads > 400);
 }
 
-TEST_CASE("shards are opened once and closed with the loader", "[loader]") {
+TEST_CASE("shards stay open from read to read and are closed with the loader", "[loader]") {
   Shards shards({200, 200, 200}, 512, 0);
   for (const EngineOption engine : {EngineOption::kAuto, EngineOption::kThreads}) {
     LoaderOptions options = shards.Options(16);
@@ -201,7 +201,10 @@ TEST_CASE("shards are opened once and closed with the loader", "[loader]") {
     options.coalesce_gap_bytes = 0;
     auto loader = MustOpen(options);
     shards.TakeAll(*loader);
-    CHECK(OpenFilesBelow(shards.root()) == 3);
+    // Readers that come to a shard at the same moment may each open it, and then each is kept; 600 reads are not 600 opens.
+    const auto open = OpenFilesBelow(shards.root());
+    CHECK(open >= 3);
+    CHECK(open <= 48);
     loader.reset();
     CHECK(OpenFilesBelow(shards.root()) == 0);
   }
