@@ -1257,7 +1257,7 @@ absl::StatusOr<Batch> LoaderCore::TakeFront() {
   if (mixing_.has_value()) mixing_->Add(plan.labels);
   if (warmer_ != nullptr && warm_steps_ > 0) warmer_->AtRun(step_ / warm_steps_);
 #ifndef NDEBUG
-  PoisonHoles(plan, slot->attempt->places());
+  if (device_path_ == nullptr) PoisonHoles(plan, slot->attempt->places());
 #endif
   ++totals_.batches;
   for (LedgerEntry& entry : slot->ledger) {
