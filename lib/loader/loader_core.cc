@@ -828,15 +828,27 @@ bool LoaderCore::Claim(int32_t stream, ClaimedPiece& piece, int64_t& seen) {
 }
 
 int64_t LoaderCore::StarvedWaitNs() const {
-  return device_path_ != nullptr && device_path_->copying() ? kCopyPollMaxNs : std::numeric_limits<int64_t>::max();
+  std::lock_guard<std::mutex> lock(mutex_);
+  return DeviceMayFree() ? kCopyPollMaxNs : std::numeric_limits<int64_t>::max();
 }
 
 void LoaderCore::WaitForWork(int64_t seen, int64_t deadline_ns) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (stopping() || seen != work_version_) return;
   const int64_t now_ns = MonotonicNs();
-  if (device_path_ != nullptr && (device_path_->copying() || device_path_->releasing())) deadline_ns = std::min(deadline_ns, now_ns + kCopyPollMaxNs / 5);
+  const bool watch = !device_watched_ && DeviceMayFree();
+  if (watch) {
+    device_watched_ = true;
+    deadline_ns = std::min(deadline_ns, now_ns + kCopyPollMaxNs / 5);
+  }
   if (deadline_ns > now_ns) work_.wait_for(lock, std::chrono::nanoseconds(deadline_ns - now_ns));
+  if (watch) device_watched_ = false;
+}
+
+// Whether looking at the device may bring something: a copy that has ended, or memory of a batch that the consumer gave back, where it is
+// wanted.
+bool LoaderCore::DeviceMayFree() const {
+  return device_path_ != nullptr && (device_path_->copying() || (memory_wanted_ && device_path_->releasing()));
 }
 
 LoaderCore::Slot* LoaderCore::FindSlot(const Attempt* attempt) {
@@ -1194,7 +1206,7 @@ absl::StatusOr<Batch> LoaderCore::Next() {
     const bool unplaced = ahead_.empty() || (ahead_.front()->state == SlotState::kFilling && ahead_.front()->attempt == nullptr);
     if (unplaced && memory_wanted_ && !planning_ && !lent_names_.empty()) {
       // What is being copied, or is still in use by a CUDA stream, comes back by itself.
-      if (device_path_ == nullptr || (!device_path_->copying() && !device_path_->releasing())) return AllLent();
+      if (!DeviceMayFree()) return AllLent();
     }
     const int64_t now_ns = MonotonicNs();
     if (now_ns >= deadline_ns) {
@@ -1212,7 +1224,7 @@ absl::StatusOr<Batch> LoaderCore::Next() {
       continue;
     }
     int64_t until_ns = std::min(deadline_ns, report_ns);
-    if (device_path_ != nullptr && (device_path_->copying() || device_path_->releasing())) {
+    if (DeviceMayFree()) {
       // Copies end without a word: we look.
       until_ns = std::min(until_ns, now_ns + poll_ns);
       poll_ns = std::min(2 * poll_ns, kCopyPollMaxNs);

@@ -152,6 +152,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   static void GiveUp(std::shared_ptr<Attempt>& attempt);
   void BatchRead(Slot& slot);
   void PollDevice();
+  bool DeviceMayFree() const;
   void DeviceFailed(const absl::Status& status);
   bool PlanLocked(std::unique_lock<std::mutex>& lock);
   absl::Status PlanAttempt(const StepPlan& steps, int64_t epoch, int64_t step, const std::vector<Decision>& decisions, Attempt& attempt);
@@ -218,6 +219,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   absl::Status fatal_;             // too much memory is with reads that hang; over when they have come back
   absl::Status device_error_;      // the device is lost, or a copy never ends
   std::vector<const DeviceBatch*> complete_;  // PollDevice's, reused
+  bool device_watched_ = false;    // a stream without work looks for copies that have ended; one is enough
   std::deque<std::unique_ptr<Slot>> ahead_;
   std::vector<std::pair<const Attempt*, std::string>> lent_names_;
   bool planning_ = false;
