@@ -793,7 +793,8 @@ bool LoaderCore::Claim(int32_t stream, ClaimedPiece& piece, int64_t& seen) {
     Attempt& attempt = *slot->attempt;
     const PiecePlan& plan = attempt.plan().pieces[attempt.next_piece];
     if (device_path_ != nullptr) {
-      const int32_t granules = Granules(plan.bytes + plan.scratch_bytes);
+      // Scratch comes first, where it is aligned for direct reads whatever the places' bytes are.
+      const int32_t granules = Granules(AlignUp(plan.scratch_bytes, kPlaceAlignment) + plan.bytes);
       if (memory == nullptr || memory->run().granules < granules) {
         // Without the lock: the first use of memory makes its pages and pins them. Meanwhile another stream may claim this piece.
         lock.unlock();
@@ -808,8 +809,8 @@ bool LoaderCore::Claim(int32_t stream, ClaimedPiece& piece, int64_t& seen) {
     piece.attempt = slot->attempt;
     piece.piece = attempt.next_piece++;
     if (memory != nullptr) {
-      piece.places = memory->run().data;
-      piece.scratch = piece.places + AlignUp(plan.bytes, kPlaceAlignment);
+      piece.scratch = memory->run().data;
+      piece.places = piece.scratch + AlignUp(plan.scratch_bytes, kPlaceAlignment);
       piece.memory = std::move(memory);
     } else {
       piece.places = attempt.places() + plan.offset;
@@ -863,7 +864,7 @@ void LoaderCore::PieceFinished(ClaimedPiece piece, const ReadStats& delta) {
   if (std::shared_ptr<DeviceBatch> device = piece.attempt->device; device != nullptr && !piece.attempt->cancelled()) {
     const PiecePlan& planned = piece.attempt->plan().pieces[piece.piece];
     lock.unlock();
-    const absl::Status status = device_path_->CopyPiece(device, static_cast<int64_t>(planned.offset), std::move(piece.memory), static_cast<int64_t>(planned.bytes));
+    const absl::Status status = device_path_->CopyPiece(device, static_cast<int64_t>(planned.offset), piece.places, std::move(piece.memory), static_cast<int64_t>(planned.bytes));
     device.reset();
     lock.lock();
     if (!status.ok()) DeviceFailed(status);

@@ -94,8 +94,6 @@ void DevicePath::Abandon(CopyEntry entry) {
   kept->push_back(std::move(entry));
 }
 
-absl::Status DevicePath::CheckFits(int64_t place_bytes) const { return ring_->CheckFits(DeviceLayout::Of(place_bytes, options_.batch_size).bytes); }
-
 absl::StatusOr<std::shared_ptr<DeviceBatch>> DevicePath::Place(const BatchPlan& plan) {
   const DeviceLayout layout = DeviceLayout::Of(static_cast<int64_t>(plan.bytes), static_cast<int64_t>(plan.ids.size()));
   absl::StatusOr<DeviceBuffer> buffer = ring_->Allocate(layout.bytes);
@@ -133,13 +131,13 @@ absl::Status DevicePath::Copy(uint64_t cookie, std::byte* target, const std::byt
   return status;
 }
 
-absl::Status DevicePath::CopyPiece(const std::shared_ptr<DeviceBatch>& batch, int64_t offset, std::shared_ptr<PieceMemory> memory, int64_t bytes) {
+absl::Status DevicePath::CopyPiece(const std::shared_ptr<DeviceBatch>& batch, int64_t offset, const std::byte* places, std::shared_ptr<PieceMemory> memory,
+                                   int64_t bytes) {
   if (bytes == 0) return absl::OkStatus();
-  const std::byte* const source = memory->run().data;
   CopyEntry entry;
   entry.batch = batch;
   entry.memory = std::move(memory);
-  return Copy(NewEntry(std::move(entry)), batch->data() + offset, source, bytes);
+  return Copy(NewEntry(std::move(entry)), batch->data() + offset, places, bytes);
 }
 
 absl::Status DevicePath::CopyColumns(const std::shared_ptr<DeviceBatch>& batch, const BatchPlan& plan) {

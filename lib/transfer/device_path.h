@@ -76,16 +76,13 @@ class DevicePath {
   DevicePath(const DevicePath&) = delete;
   DevicePath& operator=(const DevicePath&) = delete;
 
-  Device& device() const { return *device_; }
-
-  // Errors: InvalidArgument  a batch of that size does not fit device_bytes.
-  absl::Status CheckFits(int64_t place_bytes) const;
-
   // Device memory for a batch, or null where there is none now.
   absl::StatusOr<std::shared_ptr<DeviceBatch>> Place(const BatchPlan& plan);
 
-  // Starts the copy of `bytes` from the piece's memory to offset `offset` of the batch. Both are kept until it has ended.
-  absl::Status CopyPiece(const std::shared_ptr<DeviceBatch>& batch, int64_t offset, std::shared_ptr<PieceMemory> memory, int64_t bytes);
+  // Starts the copy of `bytes` at `places`, in the piece's memory, to offset `offset` of the batch. Memory and batch are kept until it has
+  // ended.
+  absl::Status CopyPiece(const std::shared_ptr<DeviceBatch>& batch, int64_t offset, const std::byte* places, std::shared_ptr<PieceMemory> memory,
+                         int64_t bytes);
 
   // Starts the copy of the columns: the batch's last one, after which its bytes are complete. Its `ready` event is recorded behind it.
   absl::Status CopyColumns(const std::shared_ptr<DeviceBatch>& batch, const BatchPlan& plan);
@@ -101,8 +98,6 @@ class DevicePath {
 
   bool copying() const { return copier_->copying(); }
   bool releasing() const;
-  CopierStats stats() const { return copier_->stats(); }
-  int64_t used_bytes() const { return ring_->used_bytes(); }
 
  private:
   struct CopyEntry {
