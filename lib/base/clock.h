@@ -24,6 +24,12 @@ inline int64_t ThreadCpuNs() {
   return int64_t{now.tv_sec} * kNsPerSecond + now.tv_nsec;
 }
 
+// Sleeps for so long, or until a signal.
+inline void SleepNs(int64_t ns) {
+  const timespec duration{static_cast<time_t>(ns / kNsPerSecond), static_cast<long>(ns % kNsPerSecond)};
+  ::nanosleep(&duration, nullptr);
+}
+
 }  // namespace penstock
 
 #endif  // PENSTOCK_BASE_CLOCK_H_

@@ -42,8 +42,6 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kWaitReportNs = 30 * kNsPerSecond;
-// See scan.cc: changes within one tick of the kernel's clock cannot be told apart.
-constexpr int64_t kTickNs = 20 * kNsPerMs;
 
 enum class Mode { kOpen, kBuild, kUpdate };
 

@@ -34,9 +34,6 @@ constexpr size_t kListBytes = size_t{256} << 10;
 constexpr size_t kChunkFiles = 1024;
 // Below this the thread that listed a folder asks for the sizes itself.
 constexpr size_t kShareFilesMin = 128;
-// File systems stamp times with the clock tick of the kernel, 1 to 10 ms. A folder that changed less than this ago could change
-// again without showing it, so it is listed a little later.
-constexpr int64_t kTickNs = 20 * kNsPerMs;
 
 struct Entry {
   enum Kind : uint64_t { kGone, kFile, kFolder, kUnknown };
@@ -271,8 +268,7 @@ class Scanner {
       }
     }
     if (const int64_t age_ns = WallClockNs() - ToNs(info.st_mtim); age_ns >= 0 && age_ns < kTickNs) {
-      const timespec rest{0, static_cast<long>(kTickNs - age_ns)};
-      ::nanosleep(&rest, nullptr);
+      SleepNs(kTickNs - age_ns);
       if (::fstat(open->fd.get(), &info) != 0) return IoError(errno, absl::StrCat("scan: fstat of the folder ", shown()));
     }
     folder.mtime_ns = ToNs(info.st_mtim);

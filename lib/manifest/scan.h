@@ -9,10 +9,15 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "base/clock.h"
 #include "manifest/manifest_data.h"
 #include "penstock/manifest.h"
 
 namespace penstock {
+
+// File systems stamp times with the clock tick of the kernel, 1 to 10 ms: what changed less than this ago could change again without showing
+// it. So folders are listed, and files looked at, a little later.
+inline constexpr int64_t kTickNs = 20 * kNsPerMs;
 
 struct ScanOptions {
   TreeRule rule = TreeRule::kAuto;

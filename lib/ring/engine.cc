@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -93,11 +92,6 @@ bool MayPass(const absl::Status& status) {
   return absl::IsResourceExhausted(status) && limit.rlim_cur >= kMemlockWorthWaitingFor;
 }
 
-void Pause(int64_t ns) {
-  const timespec pause{ns / kNsPerSecond, ns % kNsPerSecond};
-  ::nanosleep(&pause, nullptr);
-}
-
 }  // namespace
 
 EngineChoice ProbeEngine(Engine wanted) {
@@ -143,7 +137,7 @@ absl::StatusOr<std::unique_ptr<Ring>> MakeRingPatiently(Engine engine, const Obj
   for (int64_t pause_ns = kFirstPauseNs;; pause_ns = std::min(2 * pause_ns, kLongestPauseNs)) {
     absl::StatusOr<std::unique_ptr<Ring>> ring = MakeRing(engine, store, options, pool);
     if (ring.ok() || !MayPass(ring.status()) || MonotonicNs() + pause_ns > deadline_ns) return ring;
-    Pause(pause_ns);
+    SleepNs(pause_ns);
   }
 }
 
@@ -151,7 +145,7 @@ EngineChoice ProbeEnginePatiently(Engine wanted, int64_t deadline_ns) {
   for (int64_t pause_ns = kFirstPauseNs;; pause_ns = std::min(2 * pause_ns, kLongestPauseNs)) {
     EngineChoice choice = ProbeEngine(wanted);
     if (choice.uring.ok() || !MayPass(choice.uring) || MonotonicNs() + pause_ns > deadline_ns) return choice;
-    Pause(pause_ns);
+    SleepNs(pause_ns);
   }
 }
 

@@ -245,7 +245,7 @@ class UringRing final : public Ring {
         // Reap first: the kernel wants room for completions (EBUSY) or memory (EAGAIN). What is left goes with the next call.
         ProcessCompletions();
         if (++busy > kBusyRetriesMax) return absl::OkStatus();
-        Pause();
+        SleepNs(kBusyPauseNs);
       }
     }
     return absl::OkStatus();
@@ -303,7 +303,7 @@ class UringRing final : public Ring {
       }
       if (result == -EBUSY || result == -EAGAIN) {
         ProcessCompletions();
-        if (ready_.empty()) Pause();
+        if (ready_.empty()) SleepNs(kBusyPauseNs);
       }
     }
   }
@@ -652,11 +652,6 @@ class UringRing final : public Ring {
     for (int& file : occupied_) file = -1;
     ::io_uring_register_files_update(&ring_, 0, occupied_.data(), static_cast<unsigned>(occupied_.size()));
     occupied_count_ = 0;
-  }
-
-  void Pause() const {
-    const timespec pause{0, kBusyPauseNs};
-    ::nanosleep(&pause, nullptr);
   }
 
   // No call on this ring will succeed again. What the kernel has taken stays in flight: it may still write. The rest ends here.

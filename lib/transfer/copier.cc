@@ -1,7 +1,5 @@
 #include "transfer/copier.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <string>
 
@@ -13,11 +11,6 @@ namespace penstock {
 namespace {
 
 std::string Seconds(int64_t ns) { return absl::StrCat(ns / kNsPerSecond, ".", ns % kNsPerSecond / (kNsPerSecond / 10), " s"); }
-
-void SleepNs(int64_t ns) {
-  timespec duration{static_cast<time_t>(ns / kNsPerSecond), static_cast<long>(ns % kNsPerSecond)};
-  ::nanosleep(&duration, nullptr);
-}
 
 }  // namespace
 

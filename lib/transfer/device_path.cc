@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -69,7 +68,7 @@ DevicePath::~DevicePath() {
   while (copying() || releasing()) {
     broken = !Poll(complete, freed).ok() || !PollReleased(freed).ok();
     if (broken || MonotonicNs() >= deadline_ns) break;
-    std::this_thread::sleep_for(std::chrono::microseconds(200));
+    SleepNs(200'000);
   }
   std::vector<CopyEntry> left;
   for (CopyEntry& entry : entries_) {
