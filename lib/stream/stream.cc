@@ -21,6 +21,7 @@ constexpr int64_t kRetryDelayNs = 2 * kNsPerMs;             // before a failed r
 constexpr size_t kFreeTasksMax = 64;
 constexpr int64_t kStuckNs = kNsPerSecond;                  // a thread that has not come round for so long hangs in a call
 constexpr size_t kHintExtents = 32;                         // that the ring is told of ahead
+constexpr const char* kLate = "open or read";               // a backend does not say whether what is late is still being opened
 
 }  // namespace
 
@@ -310,10 +311,7 @@ absl::Status Stream::Describe(const Op& op, const Completion& completion) const 
   const bool grown = extent.whole_object && op.use < 0 && completion.error_number == 0 && completion.bytes > static_cast<int64_t>(op.request.need_bytes);
   const bool whole = completion.error_number == 0 && completion.bytes >= static_cast<int64_t>(op.request.need_bytes);
   if (whole && !grown && !rewritten) return absl::OkStatus();
-  const uint32_t sample = plan.uses[op.use >= 0 ? static_cast<uint32_t>(op.use) : extent.first_use];
-  const std::string what =
-      absl::StrCat(completion.stage == RequestStage::kOpen ? "open of " : "read of ", EscapeName(source_.ObjectName(op.request.object)), ", bytes [",
-                   op.request.offset_bytes, ", ", op.request.offset_bytes + op.request.need_bytes, "), sample ", plan.ids[sample], ", stream ", options_.index);
+  const std::string what = Describe(op, completion.stage == RequestStage::kOpen ? "open" : "read");
   if (completion.error_number != 0) return IoError(completion.error_number, what);
   if (grown) {
     return absl::DataLossError(absl::StrCat(what, ": the file is longer than its index says (", op.request.offset_bytes + op.request.need_bytes,
@@ -403,8 +401,7 @@ void Stream::OpFailed(Op& op, absl::Status status, bool retry) {
     OpDone(op);
     return;
   }
-  const uint32_t use = op.use >= 0 ? static_cast<uint32_t>(op.use) : extent.first_use;
-  source_.SampleFailed(attempt, SampleFailure{plan.uses[use], std::move(status), false});
+  source_.SampleFailed(attempt, SampleFailure{SampleOf(op), std::move(status), false});
   OpDone(op);
 }
 
@@ -466,13 +463,17 @@ void Stream::CollectCodec() {
   }
 }
 
-// The request for a message about its being late. A backend does not say whether it is still being opened.
-std::string Stream::Describe(const Op& op) const {
+// The sample that a request is for; of a shared extent, the first.
+uint32_t Stream::SampleOf(const Op& op) const {
   const BatchPlan& plan = op.task->claim.attempt->plan();
-  const Extent& extent = plan.extents[op.extent];
-  const uint32_t sample = plan.uses[op.use >= 0 ? static_cast<uint32_t>(op.use) : extent.first_use];
-  return absl::StrCat("open or read of ", EscapeName(source_.ObjectName(op.request.object)), ", bytes [", op.request.offset_bytes, ", ",
-                      op.request.offset_bytes + op.request.need_bytes, "), sample ", plan.ids[sample], ", stream ", options_.index);
+  return plan.uses[op.use >= 0 ? static_cast<uint32_t>(op.use) : plan.extents[op.extent].first_use];
+}
+
+// The request for a message.
+std::string Stream::Describe(const Op& op, const char* operation) const {
+  const BatchPlan& plan = op.task->claim.attempt->plan();
+  return absl::StrCat(operation, " of ", EscapeName(source_.ObjectName(op.request.object)), ", bytes [", op.request.offset_bytes, ", ",
+                      op.request.offset_bytes + op.request.need_bytes, "), sample ", plan.ids[SampleOf(op)], ", stream ", options_.index);
 }
 
 // Reports requests that are late, and gives up those past the deadline. Their memory stays theirs.
@@ -489,7 +490,7 @@ void Stream::CheckAges(int64_t now_ns) {
   const bool late = oldest != nullptr && now_ns - oldest->start_ns >= kTickNs;
   if (late || oldest_.since_ns != 0) {  // only this thread writes it
     OldestRequest seen;
-    if (late) seen = {oldest->start_ns, oldest->task->claim.attempt->epoch(), oldest->task->claim.attempt->step(), Describe(*oldest)};
+    if (late) seen = {oldest->start_ns, oldest->task->claim.attempt->epoch(), oldest->task->claim.attempt->step(), Describe(*oldest, kLate)};
     std::lock_guard<std::mutex> lock(oldest_mutex_);
     oldest_ = std::move(seen);
   }
@@ -501,15 +502,12 @@ void Stream::CheckAges(int64_t now_ns) {
     if (age_ns < std::min(options_.report_ns, options_.deadline_ns)) continue;
     Attempt& attempt = *op.task->claim.attempt;
     if (attempt.cancelled()) continue;
-    const BatchPlan& plan = attempt.plan();
-    const Extent& extent = plan.extents[op.extent];
-    const uint32_t sample = plan.uses[op.use >= 0 ? static_cast<uint32_t>(op.use) : extent.first_use];
-    const std::string what = absl::StrCat(Describe(op), ": no answer for ", age_ns / kNsPerMs, " ms");
+    const std::string what = absl::StrCat(Describe(op, kLate), ": no answer for ", age_ns / kNsPerMs, " ms");
     if (age_ns >= options_.deadline_ns) {
       op.hung = true;
       ++hung;
       op.task->claim.Quarantine();
-      source_.SampleFailed(attempt, SampleFailure{sample,
+      source_.SampleFailed(attempt, SampleFailure{SampleOf(op),
                                                   absl::DeadlineExceededError(absl::StrCat(
                                                       what, ", past deadline_s. Its store hangs: look at it (penstock doctor), or raise deadline_s; the memory stays aside "
                                                             "until the kernel lets go of it")),

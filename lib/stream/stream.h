@@ -108,7 +108,8 @@ class Stream {
   void OpFailed(Op& op, absl::Status status, bool retry);
   void OpDone(Op& op);
   void CheckAges(int64_t now_ns);
-  std::string Describe(const Op& op) const;
+  uint32_t SampleOf(const Op& op) const;
+  std::string Describe(const Op& op, const char* operation) const;
   void DropCancelled();
   void TaskMaybeDone(Task& task);
   void Deliver(Task& task);
