@@ -172,7 +172,7 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& 
   scan.wanted = ShardFilter(records, data_set);
   // Labels of their own leave nothing for class folders to say.
   if (!records.labels.empty() && scan.rule == TreeRule::kAuto) scan.rule = TreeRule::kFlat;
-  if (before != nullptr) scan.changed_since_ns = ManifestOpener::ScannedUnixNs(*before) - kTickNs;
+  if (before != nullptr) scan.changed_since_ns = ManifestOpener::ScannedUnixNs(*before) - kMtimeTickNs;
   scan.want_mtimes = options.stat || (before != nullptr && before->has_mtimes());
   ScanOutput out;
   out.data = &data;

@@ -47,7 +47,7 @@ absl::Status ReadList(const std::string& path, std::string& text, layout::ListFi
   if (!fd.valid() || ::fstat(fd.get(), &info) != 0) return IoError(errno, absl::StrCat("open of the list file ", shown));
   // A list written within the last clock tick could be written again without a new mtime; so that tick is waited for, as scan.cc
   // does for folders.
-  SleepNs(kTickNs);
+  SleepNs(kMtimeTickNs);
   if (::fstat(fd.get(), &info) != 0) return IoError(errno, absl::StrCat("fstat of the list file ", shown));
   list = {int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec, static_cast<uint64_t>(info.st_size)};
   text.resize(list.bytes);

@@ -205,7 +205,7 @@ absl::Status ScanOneShard(const std::string& name, ScanOutput& out) {
   const std::string path = InFolder(out.data->root(), name);
   struct stat info;
   // As for lists: a file written within the last tick of the clock could be written again without a new mtime.
-  SleepNs(kTickNs);
+  SleepNs(kMtimeTickNs);
   if (::stat(path.c_str(), &info) != 0) return IoError(errno, absl::StrCat("stat of ", EscapeName(path)));
   out.data->SetRule(layout::kRuleList);
   out.data->SetListFile({int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec, static_cast<uint64_t>(info.st_size)}, name);

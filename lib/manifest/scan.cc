@@ -267,8 +267,8 @@ class Scanner {
         return absl::OkStatus();
       }
     }
-    if (const int64_t age_ns = WallClockNs() - ToNs(info.st_mtim); age_ns >= 0 && age_ns < kTickNs) {
-      SleepNs(kTickNs - age_ns);
+    if (const int64_t age_ns = WallClockNs() - ToNs(info.st_mtim); age_ns >= 0 && age_ns < kMtimeTickNs) {
+      SleepNs(kMtimeTickNs - age_ns);
       if (::fstat(open->fd.get(), &info) != 0) return IoError(errno, absl::StrCat("scan: fstat of the folder ", shown()));
     }
     folder.mtime_ns = ToNs(info.st_mtim);

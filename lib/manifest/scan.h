@@ -17,7 +17,7 @@ namespace penstock {
 
 // File systems stamp times with the clock tick of the kernel, 1 to 10 ms: what changed less than this ago could change again without showing
 // it. So folders are listed, and files looked at, a little later.
-inline constexpr int64_t kTickNs = 20 * kNsPerMs;
+inline constexpr int64_t kMtimeTickNs = 20 * kNsPerMs;
 
 struct ScanOptions {
   TreeRule rule = TreeRule::kAuto;
