@@ -56,7 +56,7 @@ class PoolRing final : public Ring {
     slot.open_ns = slot.transfer_ns = 0;
     slot.served_beside = 0;
     slot.file = slot.entry = -1;
-    if (state_->MayKeep(slot.progress)) slot.entry = state_->open_files->Find(request.object, slot.file);
+    if (MayKeep(state_->open_files.get(), request)) slot.entry = state_->open_files->Find(request.object, slot.file);
     slot.found_open = slot.entry >= 0;
     if (slot.found_open && ReadNow(slot)) {
       if (next_done_ == done_.size() || done_.size() == 2 * capacity_) MakeRoom();

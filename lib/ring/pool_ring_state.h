@@ -59,11 +59,6 @@ struct PoolRingState {
 
   alignas(64) Parker parker;  // where the owner sleeps
 
-  // Whether the request's file may be found open, or be kept.
-  bool MayKeep(const Progress& progress) const {
-    return open_files != nullptr && !progress.request().want_mtime && progress.request().kind == RequestKind::kRead && progress.request().direct == open_files->direct();
-  }
-
   // Gives back a file that was found open or is kept.
   void LetGo(PoolSlot& slot) {
     if (slot.entry < 0) return;

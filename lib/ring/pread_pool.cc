@@ -84,7 +84,7 @@ int64_t Perform(PoolRingState& ring, PoolSlot& slot, std::string& scratch) {
         progress.Fail(open_error, RequestStage::kOpen);
         break;
       }
-      if (ring.MayKeep(progress) && progress.direct() == open_files->direct() && open_files->Reserve()) {
+      if (MayKeep(open_files, progress.request()) && progress.direct() == open_files->direct() && open_files->Reserve()) {
         slot.entry = open_files->Keep(progress.request().object, slot.file);
       }
     }

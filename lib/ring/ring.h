@@ -37,6 +37,12 @@ struct Request {
   uint64_t cookie = 0;             // returned with the completion
 };
 
+// Whether a request's file may be found open, or be kept: `files` may be null. Where the time of modification is wanted the file's name is
+// asked, not what was opened some time ago.
+inline bool MayKeep(const OpenFiles* files, const Request& request) {
+  return files != nullptr && !request.want_mtime && request.kind == RequestKind::kRead && request.direct == files->direct();
+}
+
 enum class RequestStage : uint8_t { kOpen, kTransfer, kClose };
 
 struct Completion {

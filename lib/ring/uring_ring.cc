@@ -208,7 +208,8 @@ class UringRing final : public Ring {
       Finish(index);
       return true;
     }
-    if (MayKeep(slot)) {
+    const bool may_keep = MayKeep(open_files_, request);
+    if (may_keep) {
       slot.entry = open_files_->Find(request.object, slot.file);
       if (slot.entry >= 0) {
         slot.found_open = true;
@@ -230,7 +231,7 @@ class UringRing final : public Ring {
     slot.target = *target;
     if (request.want_mtime && attributes_.empty()) attributes_.resize(slots_.size());
     slot.state = Slot::State::kOpening;
-    slot.keep = MayKeep(slot) && open_files_->Reserve();
+    slot.keep = may_keep && open_files_->Reserve();
     todo_.Push(index);
     return true;
   }
@@ -617,11 +618,6 @@ class UringRing final : public Ring {
   }
 
   // Whether the slot's request is one whose file may be found open, or be kept.
-  // Where the time of modification is wanted the file's name is asked, not what was opened some time ago.
-  bool MayKeep(const Slot& slot) const {
-    return open_files_ != nullptr && !slot.progress.request().want_mtime && slot.progress.request().kind == RequestKind::kRead && slot.progress.request().direct == open_files_->direct();
-  }
-
   // The request needs its file no more.
   void LetGo(Slot& slot) {
     if (slot.keep) {
