@@ -207,8 +207,7 @@ void LoaderCore::ChooseIo() {
     if (!direct_) setup_.warnings.push_back(why);
   }
   // Small files come from the page cache, where a thread of its own brings whole windows in the order of the drive.
-  const bool small = manifest_->total_bytes() / static_cast<uint64_t>(manifest_->sample_count()) <= kWarmBytesMax;
-  if (direct_ && options_.io == IoMode::kAuto && options_.disk_blocks && options_.warm == WarmAhead::kOn && manifest_->record_bytes() == 0 && small) {
+  if (direct_ && options_.io == IoMode::kAuto && options_.disk_blocks && options_.warm == WarmAhead::kOn && manifest_->record_bytes() == 0 && SmallSamples()) {
     direct_ = false;
     why = absl::StrCat(why, ", but windows of small files are read ahead into it in the order of place");
   }
@@ -403,8 +402,13 @@ absl::Status LoaderCore::ResolveStreams() {
   engine_ = choice.engine;
   setup_.engine = engine_ == Engine::kUring ? "uring" : "threads";
   setup_.engine_why = choice.why;
-  if (options_.engine == EngineOption::kAuto && engine_ == Engine::kThreads) DegradeToThreads(choice.why);
-  if (engine_ == Engine::kThreads) pool_ = runtime_core_.Pool(options_.io_workers);
+  if (engine_ == Engine::kThreads) {
+    if (options_.engine == EngineOption::kAuto) {
+      DegradeToThreads(choice.why);
+    } else {
+      pool_ = runtime_core_.Pool(options_.io_workers);
+    }
+  }
 
   const int32_t streams = setup_.streams;
   const int32_t wanted = options_.queue_depth > 0 ? options_.queue_depth : std::min(kDepthMax, kDepthPerStream * streams);
@@ -445,9 +449,7 @@ absl::Status LoaderCore::Open() {
     return absl::InvalidArgumentError(absl::StrCat("the data set's ", order_->size(), " samples do not fill one step of batch_size ", options_.batch_size, " on ", options_.world_size,
                                                    " ranks, and tail=drop leaves them out; lower batch_size, or use tail=pad or tail=partial"));
   }
-  totals_.process_cpu_begin_s = ProcessCpuSeconds();
-  if (pool_ != nullptr) totals_.pool_begin = pool_->usage();
-
+  BeginTotals();
   return StartStreams();
 }
 
@@ -494,6 +496,10 @@ void LoaderCore::DegradeToThreads(absl::string_view why) {
   Log(LogLevel::kWarning, setup_.warnings.back());
 }
 
+bool LoaderCore::SmallSamples() const {
+  return manifest_->total_bytes() / static_cast<uint64_t>(manifest_->sample_count()) <= static_cast<uint64_t>(kWarmBytesMax);
+}
+
 void LoaderCore::StartWarmer(int64_t epoch) {
   const auto choose = [&]() -> std::string {
     if (options_.warm == WarmAhead::kOff) return "nothing is read ahead: asked for";
@@ -508,7 +514,7 @@ void LoaderCore::StartWarmer(int64_t epoch) {
     const UniqueFd root(::open(manifest_->root().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (root.valid() && IsOnNetwork(root.get())) return "nothing is read ahead: the file system is on a network, and inodes say nothing of its drives";
     if (!options_.disk_blocks && (residency_.prefer_direct || residency_.available_bytes == 0)) return "nothing is read ahead: the set does not fit in memory";
-    if (manifest_->total_bytes() / static_cast<uint64_t>(manifest_->sample_count()) > kWarmBytesMax) return "nothing is read ahead: the files are large";
+    if (!SmallSamples()) return "nothing is read ahead: the files are large";
     return "";
   };
   std::string why = choose();
@@ -899,7 +905,6 @@ void LoaderCore::SampleFailed(Attempt& attempt, SampleFailure failure) {
     return;
   }
   // The batch's memory may still be written to: it is given up, and the batch is read into another.
-  attempt.Cancel();
   attempt.Quarantine();
   std::vector<SampleFailure> failures = std::move(attempt.failures);
   failures.push_back(std::move(failure));
@@ -918,6 +923,7 @@ void LoaderCore::SampleFailed(Attempt& attempt, SampleFailure failure) {
 // free once these have ended.
 void LoaderCore::GiveUp(std::shared_ptr<Attempt>& attempt) {
   if (attempt == nullptr) return;
+  attempt->Cancel();
   attempt->device.reset();
   attempt.reset();
 }
@@ -973,7 +979,6 @@ void LoaderCore::DropBehind(const Slot& slot) {
   while (!ahead_.empty() && ahead_.back().get() != &slot) {
     plan_epoch_ = ahead_.back()->epoch;
     plan_step_ = ahead_.back()->step;
-    if (ahead_.back()->attempt != nullptr) ahead_.back()->attempt->Cancel();
     GiveUp(ahead_.back()->attempt);
     ahead_.pop_back();
   }
@@ -1315,13 +1320,17 @@ void LoaderCore::WakeStarved(int32_t count) {
 
 void LoaderCore::DropAhead() {
   ++generation_;
-  for (auto& slot : ahead_) {
-    if (slot->attempt != nullptr) slot->attempt->Cancel();
-    GiveUp(slot->attempt);
-  }
+  for (auto& slot : ahead_) GiveUp(slot->attempt);
   ahead_.clear();
   unplaced_.reset();
   memory_wanted_ = false;
+}
+
+void LoaderCore::BeginTotals() {
+  totals_ = EpochTotals();
+  totals_.process_cpu_begin_s = ProcessCpuSeconds();
+  totals_.stream_demand_begin_ns = StreamDemandNs();
+  if (pool_ != nullptr) totals_.pool_begin = pool_->usage();
 }
 
 absl::Status LoaderCore::StartEpoch(int64_t epoch) {
@@ -1342,10 +1351,7 @@ absl::Status LoaderCore::StartEpoch(int64_t epoch) {
   epoch_ = next;
   step_ = 0;
   policy_count_ = 0;
-  totals_ = EpochTotals();
-  totals_.process_cpu_begin_s = ProcessCpuSeconds();
-  totals_.stream_demand_begin_ns = StreamDemandNs();
-  if (pool_ != nullptr) totals_.pool_begin = pool_->usage();
+  BeginTotals();
   if (mixing_.has_value()) mixing_->Reset();
   WakeStreams();
   // The windows of another epoch are others; the whole set is the same.

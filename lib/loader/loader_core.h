@@ -135,6 +135,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   absl::Status StartStreams();
   void DegradeToThreads(absl::string_view why);
   void ResolveOpenFiles();
+  void BeginTotals();
+  bool SmallSamples() const;  // worth reading ahead: places bound them, not bytes
   void ChooseGap();
   // The place in the order of the drive that an epoch's position reads with disk_blocks, else the id; and the id.
   int64_t PlaceAt(int64_t epoch, int64_t position) const { return order_->IdAt(epoch, StepPlan::Wrap(position, order_->size())); }
