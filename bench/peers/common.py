@@ -182,6 +182,19 @@ class Job:
             sys.exit(f"{self.packed} does not exist: run this with --convert first")
         return False
 
+    def write_shards(self, folder, suffix, open_shard):
+        """All samples in the list's order into shards of about 256 MB, FOLDER/NUMBER.suffix; `open_shard(path)` has write() and close()."""
+        out, written, number = None, 0, 0
+        for data in self.samples():
+            if out is None or written + len(data) > 256 << 20:
+                if out is not None:
+                    out.close()
+                out = open_shard(os.path.join(folder, f"{number:05d}.{suffix}"))
+                written, number = 0, number + 1
+            out.write(data)
+            written += len(data)
+        out.close()
+
     def run(self, build, stop=None):
         """`build()` makes the loader and returns a function epoch -> iterator of batches. `stop()` ends what it started."""
         expected_bytes = sum(size for _, size in self.files)

@@ -10,22 +10,9 @@ import grain_files
 from common import Job
 
 
-def write(job, folder):
-    out, written, number = None, 0, 0
-    for data in job.samples():
-        if out is None or written + len(data) > 256 << 20:
-            if out is not None:
-                out.close()
-            out = ArrayRecordWriter(os.path.join(folder, f"{number:05d}.arrayrecord"), "group_size:1,uncompressed")
-            written, number = 0, number + 1
-        out.write(data)
-        written += len(data)
-    out.close()
-
-
 def main():
     job = Job("grain_arrayrecord", "ArrayRecord shards", grain_files.SETTINGS, converts=True)
-    if job.convert(lambda folder: write(job, folder)):
+    if job.convert(lambda folder: job.write_shards(folder, "arrayrecord", lambda path: ArrayRecordWriter(path, "group_size:1,uncompressed"))):
         return
     job.version = grain_files.version()
 

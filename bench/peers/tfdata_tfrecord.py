@@ -10,23 +10,11 @@ from common import Job
 from tfdata_files import finish
 
 
-def write(job, folder):
-    out, written, number = None, 0, 0
-    for data in job.samples():
-        if out is None or written + len(data) > 256 << 20:
-            if out is not None:
-                out.close()
-            out, written, number = tf.io.TFRecordWriter(os.path.join(folder, f"{number:05d}.tfrecord")), 0, number + 1
-        out.write(data)
-        written += len(data)
-    out.close()
-
-
 def main():
     job = Job("tfdata_tfrecord", "TFRecord shards", [("cycle", 4, "shards read at once"), ("prefetch", 4, "batches ahead; -1: AUTOTUNE"),
                                                      ("threads", 0, "private thread pool; 0: tf.data's own"),
                                                      ("buffer", 1000, "records of the shuffle buffer")], converts=True)
-    if job.convert(lambda folder: write(job, folder)):
+    if job.convert(lambda folder: job.write_shards(folder, "tfrecord", tf.io.TFRecordWriter)):
         return
     job.version = f"tensorflow {tf.__version__}"
 

@@ -26,12 +26,8 @@ using namespace penstock::testing;
 namespace {
 
 LoaderOptions OptionsOf(const std::string& root, const std::string& manifest, int64_t batch_size) {
-  LoaderOptions options;
-  options.root = root;
+  LoaderOptions options = testing::OptionsOf(root, batch_size);
   options.manifest_path = manifest;
-  options.batch_size = batch_size;
-  options.rank = 0;
-  options.world_size = 1;
   options.tail = Tail::kPartial;
   options.memory_bytes = 128 << 20;
   options.streams = 1;
@@ -41,16 +37,9 @@ LoaderOptions OptionsOf(const std::string& root, const std::string& manifest, in
   return options;
 }
 
-LoaderOptions OptionsOf(const FaultFs& fs, int64_t batch_size) { return OptionsOf(fs.mounted(), fs.backing() + "/../manifest", batch_size);
-    }
+LoaderOptions OptionsOf(const FaultFs& fs, int64_t batch_size) { return OptionsOf(fs.mounted(), fs.backing() + "/../manifest", batch_size); }
 
-// The faults come after the indexing, which is not what is looked at.
-void Index(const LoaderOptions& options) {
-  IndexOptions index;
-  index.manifest_path = options.manifest_path;
-  REQUIRE_OK(Manifest::Build(options.root, index));
-}
-
+// Index() comes before the faults: it is not what is looked at.
 EpochReport Read(const LoaderOptions& options, std::chrono::milliseconds step = std::chrono::milliseconds(0)) {
   // The pool of threads is the runtime's, and not smaller than the runtime says.
   RuntimeOptions runtime;

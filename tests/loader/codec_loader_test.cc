@@ -19,12 +19,6 @@ using namespace penstock::testing;
 
 namespace {
 
-std::vector<EngineOption> Engines() {
-  std::vector<EngineOption> engines = {EngineOption::kThreads};
-  if (ProbeEngine(Engine::kUring).uring.ok()) engines.push_back(EngineOption::kUring);
-  return engines;
-}
-
 struct Seen {
   std::atomic<int> running{0};
   std::atomic<int> most{0};

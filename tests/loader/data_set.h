@@ -10,9 +10,35 @@
 #include <vector>
 
 #include "penstock/loader.h"
+#include "ring/engine.h"
 #include "support/status.h"
 
 namespace penstock::testing {
+
+// What works here.
+inline std::vector<EngineOption> Engines() {
+  std::vector<EngineOption> engines = {EngineOption::kThreads};
+  if (ProbeEngine(Engine::kUring).uring.ok()) engines.push_back(EngineOption::kUring);
+  return engines;
+}
+
+// A loader that is alone.
+inline LoaderOptions OptionsOf(const std::string& root, int64_t batch_size) {
+  LoaderOptions options;
+  options.root = root;
+  options.batch_size = batch_size;
+  options.rank = 0;
+  options.world_size = 1;
+  options.memory_bytes = 64 << 20;
+  return options;
+}
+
+// Indexes what the options name, where they look for it.
+inline void Index(const LoaderOptions& options) {
+  IndexOptions index;
+  index.manifest_path = options.manifest_path;
+  REQUIRE_OK(Manifest::Build(options.root, index));
+}
 
 class DataSet {
  public:
@@ -54,12 +80,7 @@ class DataSet {
 
   const std::string& root() const { return root_; }
   LoaderOptions Options(int64_t batch_size = 16) const {
-    LoaderOptions options;
-    options.root = root_;
-    options.batch_size = batch_size;
-    options.rank = 0;
-    options.world_size = 1;
-    options.memory_bytes = 64 << 20;
+    LoaderOptions options = OptionsOf(root_, batch_size);
     options.cpu_share = 1;
     return options;
   }

@@ -24,31 +24,19 @@ namespace {
 
 constexpr const char* kVictim = "1000004.bin";
 
-std::vector<EngineOption> Engines() {
-  std::vector<EngineOption> engines = {EngineOption::kThreads};
-  if (ProbeEngine(Engine::kUring).uring.ok()) engines.push_back(EngineOption::kUring);
-  return engines;
-}
-
 // The file system, a data set of 40 files on it, and the options for a loader of it.
 struct Hanging {
   explicit Hanging(EngineOption engine) {
     DataSet::Fill(fs.backing(), 40, -8000, 2);
-    options.root = fs.mounted();
+    options = OptionsOf(fs.mounted(), 20);
     options.manifest_path = fs.backing() + "/../manifest";
-    options.batch_size = 20;
-    options.rank = 0;
-    options.world_size = 1;
-    options.memory_bytes = 64 << 20;
     options.streams = 2;
     options.queue_depth = 16;
     options.retries = 0;
     options.deadline_s = 0.5;
     options.engine = engine;
     options.next_epoch_prefetch = false;
-    IndexOptions index;
-    index.manifest_path = options.manifest_path;
-    REQUIRE_OK(Manifest::Build(fs.mounted(), index));
+    Index(options);
   }
   FaultFs fs;
   LoaderOptions options;

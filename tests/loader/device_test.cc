@@ -472,17 +472,11 @@ TEST_CASE("a jump to another epoch gives the device memory of what was read ahea
 TEST_CASE("a hung read holds its piece, and the batch is read again into another", "[device][faults]") {
   FaultFs fs;
   DataSet::Fill(fs.backing(), 40, -8000, 2);
-  IndexOptions index;
-  index.manifest_path = fs.backing() + "/../manifest";
-  REQUIRE_OK(Manifest::Build(fs.mounted(), index));
+  LoaderOptions options = OptionsOf(fs.mounted(), 20);
+  options.manifest_path = fs.backing() + "/../manifest";
+  Index(options);
   fs.Set("*1000004.bin hanghard 0 8000\n");
   Machine machine;
-  LoaderOptions options;
-  options.root = fs.mounted();
-  options.manifest_path = index.manifest_path;
-  options.rank = 0;
-  options.world_size = 1;
-  options.batch_size = 20;
   options.device = 0;
   options.device_bytes = 16 * kMiB;
   options.memory_bytes = 32 * kMiB;

@@ -16,13 +16,8 @@ using namespace penstock::testing;
 namespace {
 
 LoaderOptions OptionsFor(const FaultFs& fs, int64_t batch_size) {
-  LoaderOptions options;
-  options.root = fs.mounted();
+  LoaderOptions options = OptionsOf(fs.mounted(), batch_size);
   options.manifest_path = fs.backing() + "/../manifest";
-  options.batch_size = batch_size;
-  options.rank = 0;
-  options.world_size = 1;
-  options.memory_bytes = 64 << 20;
   options.streams = 2;
   options.queue_depth = 16;
   options.retries = 0;
@@ -36,11 +31,7 @@ TEST_CASE("EIO in one file fails or skips that sample and no other", "[faults]")
   FaultFs fs;
   DataSet::Fill(fs.backing(), 60, -8000, 2);
   LoaderOptions options = OptionsFor(fs, 60);
-  REQUIRE_OK(Manifest::Build(fs.mounted(), [&] {
-    IndexOptions index;
-    index.manifest_path = options.manifest_path;
-    return index;
-  }()));
+  Index(options);
   fs.Set("*1000004.bin eio 0 8000\n");
   {
     auto loader = MustOpen(options);
@@ -60,11 +51,7 @@ TEST_CASE("a loader with a read that hangs ends and nothing is written into memo
   FaultFs fs;
   DataSet::Fill(fs.backing(), 40, -8000, 2);
   LoaderOptions options = OptionsFor(fs, 20);
-  REQUIRE_OK(Manifest::Build(fs.mounted(), [&] {
-    IndexOptions index;
-    index.manifest_path = options.manifest_path;
-    return index;
-  }()));
+  Index(options);
   fs.Set("*1000004.bin hanghard 0 8000\n");
   auto loader = MustOpen(options);
   std::this_thread::sleep_for(std::chrono::milliseconds(300));  // the read is in the kernel now
@@ -88,11 +75,7 @@ TEST_CASE("a hung read is given up at the deadline and its sample skipped in oth
   FaultFs fs;
   DataSet::Fill(fs.backing(), 40, -8000, 2);
   LoaderOptions options = OptionsFor(fs, 20);
-  REQUIRE_OK(Manifest::Build(fs.mounted(), [&] {
-    IndexOptions index;
-    index.manifest_path = options.manifest_path;
-    return index;
-  }()));
+  Index(options);
   fs.Set("*1000004.bin hanghard 0 8000\n");
   options.policy = ErrorPolicy::kSkip;
   options.deadline_s = 0.5;

@@ -57,6 +57,23 @@ std::string BecomeUser(uid_t user, rlim_t memlock_bytes) {
 }
 uid_t UserOfThisTest() { return 40000 + static_cast<uid_t>(::getpid() % 20000); }
 
+// 1,000 files that every user may read, with their manifest.
+struct ReadableByAll : DataSet {
+  ReadableByAll() : DataSet(1000, 3000) {
+    REQUIRE_OK(Manifest::Build(root()));
+    REQUIRE(::chmod(root().c_str(), 0755) == 0);
+  }
+};
+
+void NeedRoot() {
+  ::unsetenv("PENSTOCK_ENGINE");  // it is io_uring that locked memory is short for
+  if (::geteuid() != 0) SkipTest("becoming another user needs root");
+}
+
+void NeedUring() {
+  if (!HasUring()) SkipTest("there is no io_uring here that could be short of memory");
+}
+
 // One epoch with 320 streams; "" if every sample came once, with its own bytes.
 std::string Epoch(const DataSet& data, int depth_per_stream, std::string& engine) {
   RuntimeOptions runtime;
@@ -161,11 +178,8 @@ TEST_CASE("320 streams stay within memory_bytes and 64 MiB with every batch held
 }
 
 TEST_CASE("320 streams of an ordinary user with 8 MiB of locked memory deliver an epoch", "[limits]") {
-  ::unsetenv("PENSTOCK_ENGINE");  // it is io_uring that locked memory is short for
-  if (::geteuid() != 0) SkipTest("becoming another user needs root");
-  DataSet data(1000, 3000);
-  REQUIRE_OK(Manifest::Build(data.root()));
-  REQUIRE(::chmod(data.root().c_str(), 0755) == 0);
+  NeedRoot();
+  const ReadableByAll data;
   const bool has_uring = HasUring();
   for (const int depth : {1, 16, 256}) {
     const std::string result = InChild([&]() -> std::string {
@@ -186,12 +200,9 @@ TEST_CASE("320 streams of an ordinary user with 8 MiB of locked memory deliver a
 }
 
 TEST_CASE("where locked memory does not hold all rings every stream reads with threads and one warning says why", "[limits]") {
-  ::unsetenv("PENSTOCK_ENGINE");  // it is io_uring that locked memory is short for
-  if (::geteuid() != 0) SkipTest("becoming another user needs root");
-  if (!HasUring()) SkipTest("there is no io_uring here that could be short of memory");
-  DataSet data(1000, 3000);
-  REQUIRE_OK(Manifest::Build(data.root()));
-  REQUIRE(::chmod(data.root().c_str(), 0755) == 0);
+  NeedRoot();
+  NeedUring();
+  const ReadableByAll data;
   for (const rlim_t memlock : {rlim_t{0}, rlim_t{64} << 10, rlim_t{1} << 20}) {
     const std::string result = InChild([&]() -> std::string {
       if (const std::string error = BecomeUser(UserOfThisTest(), memlock); !error.empty()) return error;
@@ -214,12 +225,9 @@ TEST_CASE("where locked memory does not hold all rings every stream reads with t
 }
 
 TEST_CASE("engine=uring refuses to degrade and names what is short", "[limits]") {
-  ::unsetenv("PENSTOCK_ENGINE");  // it is io_uring that locked memory is short for
-  if (::geteuid() != 0) SkipTest("becoming another user needs root");
-  if (!HasUring()) SkipTest("there is no io_uring here that could be short of memory");
-  DataSet data(1000, 3000);
-  REQUIRE_OK(Manifest::Build(data.root()));
-  REQUIRE(::chmod(data.root().c_str(), 0755) == 0);
+  NeedRoot();
+  NeedUring();
+  const ReadableByAll data;
   const std::string result = InChild([&]() -> std::string {
     if (const std::string error = BecomeUser(UserOfThisTest(), 64 << 10); !error.empty()) return error;
     LoaderOptions options = data.Options(50);
@@ -236,12 +244,9 @@ TEST_CASE("engine=uring refuses to degrade and names what is short", "[limits]")
 
 // The charge of a killed process lingers for some 50 ms (seen on Linux 6.18).
 TEST_CASE("a loader that starts right after another of its user was killed gets its rings", "[limits]") {
-  ::unsetenv("PENSTOCK_ENGINE");  // it is io_uring that locked memory is short for
-  if (::geteuid() != 0) SkipTest("becoming another user needs root");
-  if (!HasUring()) SkipTest("there is no io_uring here that could be short of memory");
-  DataSet data(1000, 3000);
-  REQUIRE_OK(Manifest::Build(data.root()));
-  REQUIRE(::chmod(data.root().c_str(), 0755) == 0);
+  NeedRoot();
+  NeedUring();
+  const ReadableByAll data;
   const auto objects = (*Manifest::Open(data.root()))->OpenObjects();
   const uid_t user = UserOfThisTest();
   int ready[2];

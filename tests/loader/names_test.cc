@@ -32,12 +32,6 @@ const std::vector<std::string>& OddNames() {
   return *names;
 }
 
-std::vector<EngineOption> Engines() {
-  std::vector<EngineOption> engines = {EngineOption::kThreads};
-  if (ProbeEngine(Engine::kUring).uring.ok()) engines.push_back(EngineOption::kUring);
-  return engines;
-}
-
 std::set<std::string> NamesTaken(Loader& loader) {
   std::set<std::string> names;
   for (const int64_t id : TakeEpoch(loader)) CHECK(names.insert(loader.manifest()->Name(id)).second);

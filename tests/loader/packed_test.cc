@@ -50,12 +50,7 @@ class Shards {
     std::filesystem::remove_all(root_, ignored);
   }
   LoaderOptions Options(int64_t batch_size) const {
-    LoaderOptions options;
-    options.root = root_;
-    options.batch_size = batch_size;
-    options.rank = 0;
-    options.world_size = 1;
-    options.memory_bytes = 64 << 20;
+    LoaderOptions options = OptionsOf(root_, batch_size);
     options.cpu_share = 1;
     options.tail = Tail::kPartial;
     return options;

@@ -20,12 +20,6 @@ using namespace penstock::testing;
 
 namespace {
 
-std::vector<EngineOption> Engines() {
-  std::vector<EngineOption> engines = {EngineOption::kThreads};
-  if (ProbeEngine(Engine::kUring).uring.ok()) engines.push_back(EngineOption::kUring);
-  return engines;
-}
-
 void OnItsOwnThread(const std::function<void()>& work) { std::thread(work).join(); }
 
 // Takes the rest of the epoch without Catch's macros; "" if `expected` samples came with their own bytes.
