@@ -58,7 +58,9 @@ class BenchFiles final : public ObjectStore {
     std::shuffle(order_.begin(), order_.end(), std::mt19937(1));
   }
 
-  absl::StatusOr<OpenTarget> Target(uint32_t object, std::string&) const override { return OpenTarget{folder_fds_[object % kFolders], names_[object].c_str()}; }
+  absl::StatusOr<OpenTarget> Target(uint32_t object, std::string&) const override {
+    return OpenTarget{folder_fds_[object % kFolders], names_[object].c_str()};
+  }
   std::string Name(uint32_t object) const override { return names_[object]; }
 
   int64_t count() const { return count_; }
@@ -79,8 +81,11 @@ class BenchFiles final : public ObjectStore {
   static std::string FileName(int64_t file) { return absl::StrFormat("%08d.bin", file); }
 
   void Make(const std::string& made) {
-    std::fprintf(stderr, "ring_depth: making %lld files of %lld bytes in %s\n", static_cast<long long>(count_), static_cast<long long>(bytes_), root_.c_str());
-    for (size_t slash = root_.find('/', 1); slash != std::string::npos; slash = root_.find('/', slash + 1)) ::mkdir(root_.substr(0, slash).c_str(), 0755);
+    std::fprintf(stderr, "ring_depth: making %lld files of %lld bytes in %s\n", static_cast<long long>(count_),
+                 static_cast<long long>(bytes_), root_.c_str());
+    for (size_t slash = root_.find('/', 1); slash != std::string::npos; slash = root_.find('/', slash + 1)) {
+      ::mkdir(root_.substr(0, slash).c_str(), 0755);
+    }
     ::mkdir(root_.c_str(), 0755);
     const std::string content(static_cast<size_t>(bytes_), 'x');
     for (int64_t folder = 0; folder < kFolders; ++folder) ::mkdir(FolderName(folder).c_str(), 0755);
@@ -118,7 +123,8 @@ const BenchFiles& FilesOf(int64_t bytes) {
 double CpuSeconds() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + 1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
 void ReadAllByRing(Ring& ring, const BenchFiles& files, std::atomic<int64_t>& next, std::byte* memory) {
@@ -139,7 +145,11 @@ void ReadAllByRing(Ring& ring, const BenchFiles& files, std::atomic<int64_t>& ne
         }
       }
       const uint64_t bytes = static_cast<uint64_t>(files.bytes());
-      ring.Enqueue({.object = files.at(position++), .length_bytes = bytes + 1, .need_bytes = bytes, .destination = memory + places.back() * stride, .cookie = places.back()});
+      ring.Enqueue({.object = files.at(position++),
+                    .length_bytes = bytes + 1,
+                    .need_bytes = bytes,
+                    .destination = memory + places.back() * stride,
+                    .cookie = places.back()});
       places.pop_back();
     }
     if (ring.in_flight() == 0) break;
@@ -160,7 +170,9 @@ void ReadAllPlainly(const BenchFiles& files, std::atomic<int64_t>& next, std::by
     for (int64_t position = begin; position < std::min(begin + 64, files.count()); ++position) {
       const OpenTarget target = *files.Target(files.at(position), scratch);
       const int fd = ::openat(target.dir_fd, target.path, O_RDONLY | O_CLOEXEC);
-      if (fd < 0 || ::pread(fd, memory + (position % 64) * (files.bytes() + 4096), static_cast<size_t>(files.bytes()) + 1, 0) != files.bytes()) Die(target.path);
+      if (fd < 0 ||
+          ::pread(fd, memory + (position % 64) * (files.bytes() + 4096), static_cast<size_t>(files.bytes()) + 1, 0) != files.bytes())
+        Die(target.path);
       ::close(fd);
     }
   }
@@ -179,7 +191,9 @@ void Read(benchmark::State& state, Way way) {
 
   const size_t memory_bytes = depth * (static_cast<size_t>(files.bytes()) + 4096);
   std::vector<std::vector<std::byte>> memory;
-  for (int64_t i = 0; i < streams; ++i) memory.emplace_back(std::max<size_t>(memory_bytes, 64 * (static_cast<size_t>(files.bytes()) + 4096)));
+  for (int64_t i = 0; i < streams; ++i) {
+    memory.emplace_back(std::max<size_t>(memory_bytes, 64 * (static_cast<size_t>(files.bytes()) + 4096)));
+  }
   const auto pool = std::make_shared<PreadPool>(workers);
   double cpu_s = 0;
   const auto pass = [&](bool timed) {
@@ -191,7 +205,8 @@ void Read(benchmark::State& state, Way way) {
       threads.emplace_back([&, i] {
         std::byte* const place = memory[static_cast<size_t>(i)].data();
         if (way == Way::kPlain) return ReadAllPlainly(files, next, place);
-        auto ring = MakeRing(way == Way::kUring ? Engine::kUring : Engine::kThreads, files, {.capacity = depth, .io_worker_max = workers}, pool);
+        auto ring =
+            MakeRing(way == Way::kUring ? Engine::kUring : Engine::kThreads, files, {.capacity = depth, .io_worker_max = workers}, pool);
         PENSTOCK_CHECK(ring.ok(), "no ring");
         ReadAllByRing(**ring, files, next, place);
       });
@@ -223,7 +238,14 @@ void Arguments(benchmark::internal::Benchmark* benchmark) {
 
 BENCHMARK_CAPTURE(Read, uring, Way::kUring)->Apply(Arguments);
 BENCHMARK_CAPTURE(Read, threads, Way::kThreads)->Apply(Arguments);
-BENCHMARK_CAPTURE(Read, plain, Way::kPlain)->ArgNames({"streams", "bytes", "depth", "workers"})->UseManualTime()->Unit(benchmark::kMillisecond)->Args({1, 4096, 1, 1})->Args({2, 4096, 1, 1})->Args({2, 65536, 1, 1})->Args({2, 262144, 1, 1});
+BENCHMARK_CAPTURE(Read, plain, Way::kPlain)
+    ->ArgNames({"streams", "bytes", "depth", "workers"})
+    ->UseManualTime()
+    ->Unit(benchmark::kMillisecond)
+    ->Args({1, 4096, 1, 1})
+    ->Args({2, 4096, 1, 1})
+    ->Args({2, 65536, 1, 1})
+    ->Args({2, 262144, 1, 1});
 
 }  // namespace
 }  // namespace penstock

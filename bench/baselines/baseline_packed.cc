@@ -1,7 +1,7 @@
 // How fast is the whole job on packed records by hand: one file of records of one size, its blocks of neighbours shuffled, batches of
-// records read into reused buffers on huge pages? By io_uring rings or by pread (one to a thread), neighbours in one read. Bound by the copy
-// out of the page cache (warm), or by the drive (cold). --by memcpy is the copy limit itself: the same blocks from memory of the file's
-// size into the same buffers.
+// records read into reused buffers on huge pages? By io_uring rings or by pread (one to a thread), neighbours in one read. Bound by the
+// copy out of the page cache (warm), or by the drive (cold). --by memcpy is the copy limit itself: the same blocks from memory of the
+// file's size into the same buffers.
 //
 // What it leaves out, and penstock has: batches in order, a consumer on another thread, errors, ragged places.
 #include <fcntl.h>
@@ -52,7 +52,8 @@ double Seconds() { return std::chrono::duration<double>(std::chrono::steady_cloc
 double CpuSeconds() {
   rusage usage;
   ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + 1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
 class Packed {
@@ -141,7 +142,9 @@ class Packed {
     io_uring ring;
     io_uring_params params = {};
     params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CLAMP;
-    if (int result = ::io_uring_queue_init_params(static_cast<unsigned>(s_.depth), &ring, &params); result < 0) Die("io_uring_setup: %s", std::strerror(-result));
+    if (int result = ::io_uring_queue_init_params(static_cast<unsigned>(s_.depth), &ring, &params); result < 0) {
+      Die("io_uring_setup: %s", std::strerror(-result));
+    }
     ::io_uring_register_ring_fd(&ring);
     int fd = Open();
     if (::io_uring_register_files(&ring, &fd, 1) < 0) Die("io_uring_register_files");
@@ -181,7 +184,9 @@ class Packed {
         if (++batch.next == batch.reads.size()) filling.pop_back();
       }
       if (in_flight == 0) break;
-      if (int result = ::io_uring_submit_and_wait(&ring, 1); result < 0 && result != -EINTR) Die("io_uring_enter: %s", std::strerror(-result));
+      if (int result = ::io_uring_submit_and_wait(&ring, 1); result < 0 && result != -EINTR) {
+        Die("io_uring_enter: %s", std::strerror(-result));
+      }
       io_uring_cqe* cqe;
       unsigned head, count = 0;
       io_uring_for_each_cqe(&ring, head, cqe) {
@@ -261,13 +266,18 @@ int Main(int argc, char** argv) {
     cpu = CpuSeconds() - cpu_before;
     bytes = packed.bytes() - bytes_before;
     reads = packed.reads() - reads_before;
-    if (bytes != s.records * s.record_bytes) Die("epoch %" PRId64 " delivered %" PRId64 " of %" PRId64 " bytes", epoch, bytes, s.records * s.record_bytes);
+    if (bytes != s.records * s.record_bytes) {
+      Die("epoch %" PRId64 " delivered %" PRId64 " of %" PRId64 " bytes", epoch, bytes, s.records * s.record_bytes);
+    }
   }
   const double samples = static_cast<double>(s.records), gigabytes = 1e-9 * static_cast<double>(bytes);
-  std::printf(json ? "{\"arm\":\"baseline_packed %s\",\"samples_per_s\":%.0f,\"mb_per_s\":%.1f,\"cpu_s_per_gb\":%.4f,\"cpu_us_per_sample\":%.4f,\"reads_per_sample\":%.5f,\"wall_s\":%.4f,"
+  std::printf(json ? "{\"arm\":\"baseline_packed "
+                     "%s\",\"samples_per_s\":%.0f,\"mb_per_s\":%.1f,\"cpu_s_per_gb\":%.4f,\"cpu_us_per_sample\":%.4f,\"reads_per_sample\":%"
+                     ".5f,\"wall_s\":%.4f,"
                      "\"touched\":%" PRIu64 "}\n"
                    : "%s: %.0f records/s, %.1f MB/s, %.4f CPU s/GB, %.4f CPU us/record, %.5f reads per record, %.4f s (%" PRIu64 ")\n",
-              s.by.c_str(), samples / wall, 1e3 * gigabytes / wall, cpu / gigabytes, 1e6 * cpu / samples, static_cast<double>(reads) / samples, wall, packed.touched());
+              s.by.c_str(), samples / wall, 1e3 * gigabytes / wall, cpu / gigabytes, 1e6 * cpu / samples,
+              static_cast<double>(reads) / samples, wall, packed.touched());
   return 0;
 }
 

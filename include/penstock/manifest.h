@@ -83,11 +83,13 @@ struct IndexOptions {
   ShardFormat format = ShardFormat::kAuto;
   int64_t record_bytes = 0;  // kRaw
   int64_t header_bytes = 0;  // kRaw: of each file, before its first record
-  /// Labels of all samples in the order of the ids (kNpy, kRaw): a .npy file of integers, a text file (.txt, .list, .tsv, .csv) with a number
-  /// a line, or little-endian integers of 1 (unsigned), 2, 4 or 8 bytes. Empty: `labels.npy` in the folder where it is there, else the classes.
+  /// Labels of all samples in the order of the ids (kNpy, kRaw): a .npy file of integers, a text file (.txt, .list, .tsv, .csv) with a
+  /// number a line, or little-endian integers of 1 (unsigned), 2, 4 or 8 bytes. Empty: `labels.npy` in the folder where it is there, else
+  /// the classes.
   std::string labels;
-  /// Manifest::Open serves a saved manifest that is older than its data set, with a warning, instead of making it anew. Loaders do that: a run must
-  /// not change its samples, and with them its order and its state, because somebody touched a folder; a file that is gone fails by its name.
+  /// Manifest::Open serves a saved manifest that is older than its data set, with a warning, instead of making it anew. Loaders do that: a
+  /// run must not change its samples, and with them its order and its state, because somebody touched a folder; a file that is gone fails
+  /// by its name.
   bool keep_stale = false;
   double wait_s = 600;  // how long to wait for another process that indexes the same data set
 };
@@ -153,7 +155,8 @@ class PENSTOCK_EXPORT Manifest {
   /// Errors:   NotFound            there is no such file, or no root.
   ///           DataLoss            it is damaged; the message says how to rebuild it.
   ///           FailedPrecondition  the data set has changed since, or a newer penstock wrote it.
-  [[nodiscard]] static absl::StatusOr<std::shared_ptr<const Manifest>> OpenSaved(absl::string_view manifest_path, const OpenSavedOptions& options = {});
+  [[nodiscard]] static absl::StatusOr<std::shared_ptr<const Manifest>> OpenSaved(absl::string_view manifest_path,
+                                                                                 const OpenSavedOptions& options = {});
 
   /// Scans `root` and saves its manifest, whatever was saved before. Errors as Open().
   [[nodiscard]] static absl::StatusOr<IndexResult> Build(absl::string_view root, const IndexOptions& options = {});
@@ -200,7 +203,9 @@ class PENSTOCK_EXPORT Manifest {
 
   bool has_crc() const { return range_crc_ != nullptr; }
   /// The CRC-32C of the stored bytes of one range. Only where has_crc().
-  uint32_t Crc(int64_t id, int i) const { return range_crc_[range_first_ == nullptr ? static_cast<uint64_t>(id) : FirstRange(id) + static_cast<uint64_t>(i)]; }
+  uint32_t Crc(int64_t id, int i) const {
+    return range_crc_[range_first_ == nullptr ? static_cast<uint64_t>(id) : FirstRange(id) + static_cast<uint64_t>(i)];
+  }
 
   /// The name of the sample's first object relative to root(), byte for byte (see EscapeName for showing it).
   std::string Name(int64_t id) const;
@@ -216,7 +221,9 @@ class PENSTOCK_EXPORT Manifest {
   /// Whether samples can be asked for in the order in which they lie on the drive: it was saved, or they are records.
   bool has_place_order() const { return place_order_ != nullptr || record_bytes_ != 0; }
   /// The id that is `place`-th in that order: a permutation of the ids. Only where has_place_order().
-  int64_t IdAtPlace(int64_t place) const { return place_order_ == nullptr ? place : std::min<int64_t>(place_order_[place], sample_count_ - 1); }
+  int64_t IdAtPlace(int64_t place) const {
+    return place_order_ == nullptr ? place : std::min<int64_t>(place_order_[place], sample_count_ - 1);
+  }
   /// By what it was saved; kNone for records too.
   PlaceOrder place_order() const;
 

@@ -67,8 +67,8 @@ struct EpochReport {
   int64_t read_bytes = 0;           // with the unwanted bytes between neighbours
   double reads_per_sample = 0;
   double read_bytes_per_byte = 0;   // per delivered byte
-  // With disk_blocks and labels: the mean over batches of the total variation distance between the batch's labels and the data set's (0: the
-  // data set in small, 1: nothing in common), and what it would be with a full shuffle.
+  // With disk_blocks and labels: the mean over batches of the total variation distance between the batch's labels and the data set's (0:
+  // the data set in small, 1: nothing in common), and what it would be with a full shuffle.
   double label_distance = 0;
   double label_distance_full_shuffle = 0;
   int64_t warmed_samples = 0;       // read ahead into the page cache in the order of place

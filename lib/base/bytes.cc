@@ -16,7 +16,11 @@ namespace {
 // The length of the UTF-8 sequence at the start of `text`, or 0 where there is none.
 size_t Utf8Length(absl::string_view text) {
   const auto first = static_cast<unsigned char>(text[0]);
-  const size_t length = first < 0x80 ? 1 : (first >= 0xC2 && first < 0xE0) ? 2 : (first & 0xF0) == 0xE0 ? 3 : (first >= 0xF0 && first < 0xF5) ? 4 : 0;
+  const size_t length = first < 0x80                      ? 1
+                        : (first >= 0xC2 && first < 0xE0) ? 2
+                        : (first & 0xF0) == 0xE0          ? 3
+                        : (first >= 0xF0 && first < 0xF5) ? 4
+                                                          : 0;
   if (length == 0 || length > text.size()) return 0;
   for (size_t i = 1; i < length; ++i) {
     if ((static_cast<unsigned char>(text[i]) & 0xC0) != 0x80) return 0;
@@ -28,7 +32,8 @@ size_t Utf8Length(absl::string_view text) {
 
 absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
   const auto bad = [&](absl::string_view why) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", EscapeName(text), "\" is not a size: ", why, "; write for example 4096, 512K, 64MiB or 1.5GiB"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", EscapeName(text), "\" is not a size: ", why, "; write for example 4096, 512K, 64MiB or 1.5GiB"));
   };
   absl::string_view rest = absl::StripAsciiWhitespace(text);
   size_t digits = 0;

@@ -33,7 +33,8 @@ struct BenchArguments {
 double CpuSeconds() {
   rusage usage;
   ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + 1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
 int64_t PeakRssBytes() {
@@ -50,10 +51,13 @@ double SecondsSinceProcessStart() {
   int64_t ticks = 0;
   timespec now{};
   if (fields.size() < 20 || !absl::SimpleAtoi(fields[19], &ticks) || ::clock_gettime(CLOCK_BOOTTIME, &now) != 0) return 0;
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec) - static_cast<double>(ticks) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec) -
+         static_cast<double>(ticks) / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
 
-double Seconds(std::chrono::steady_clock::time_point from) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count(); }
+double Seconds(std::chrono::steady_clock::time_point from) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count();
+}
 
 nlohmann::json EpochJson(const EpochReport& report, double wall_s, double cpu_s) {
   const double gigabytes = 1e-9 * static_cast<double>(report.bytes);
@@ -105,12 +109,13 @@ int RunBench(const BenchArguments& arguments) {
   const double open_s = Seconds(begin);
   const SetupReport setup = loader.setup();
   if (!arguments.json) {
-    std::printf("%s: %lld samples, %.1f MB\n", arguments.root.c_str(), static_cast<long long>(loader.manifest()->sample_count()), 1e-6 * static_cast<double>(loader.manifest()->total_bytes()));
-    std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight, %d batches ahead, arena %.0f MB: %s; %s\n", setup.engine.c_str(),
-                setup.engine_why.c_str(), setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.queue_depth, setup.prefetch_batches,
-                1e-6 * static_cast<double>(setup.arena_bytes), setup.pages.c_str(), setup.binding.c_str());
-    std::printf("%s\n%s\ngap between neighbours read as one: %lld bytes (%s)\nopen %.1f ms\n", setup.open_files_why.c_str(), setup.warm.c_str(),
-                static_cast<long long>(setup.coalesce_gap_bytes), setup.coalesce_gap_why.c_str(), 1e3 * open_s);
+    std::printf("%s: %lld samples, %.1f MB\n", arguments.root.c_str(), static_cast<long long>(loader.manifest()->sample_count()),
+                1e-6 * static_cast<double>(loader.manifest()->total_bytes()));
+    std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight, %d batches ahead, arena %.0f MB: %s; %s\n",
+                setup.engine.c_str(), setup.engine_why.c_str(), setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.queue_depth,
+                setup.prefetch_batches, 1e-6 * static_cast<double>(setup.arena_bytes), setup.pages.c_str(), setup.binding.c_str());
+    std::printf("%s\n%s\ngap between neighbours read as one: %lld bytes (%s)\nopen %.1f ms\n", setup.open_files_why.c_str(),
+                setup.warm.c_str(), static_cast<long long>(setup.coalesce_gap_bytes), setup.coalesce_gap_why.c_str(), 1e3 * open_s);
   }
   nlohmann::json epochs = nlohmann::json::array();
   uint64_t touched = 0;
@@ -149,20 +154,26 @@ int RunBench(const BenchArguments& arguments) {
     }
     epochs.push_back(json);
     if (!arguments.json) {
-      std::printf("epoch %lld: %.0f samples/s, %.0f MB/s, %.3f CPU s/GB, Next() p50 %.0f us, p99 %.0f us, first batch %.1f ms\n  %.4f reads per sample, %.3f bytes read per byte; bound by %s\n", static_cast<long long>(report.epoch),
-                  json["samples_per_s"].get<double>(), json["mb_per_s"].get<double>(), json["cpu_s_per_gb"].get<double>(), report.next_p50_us, report.next_p99_us, 1e3 * report.first_batch_s,
-                  report.reads_per_sample, report.read_bytes_per_byte, report.verdict.c_str());
+      std::printf(
+          "epoch %lld: %.0f samples/s, %.0f MB/s, %.3f CPU s/GB, Next() p50 %.0f us, p99 %.0f us, first batch %.1f ms\n  %.4f reads per "
+          "sample, %.3f bytes read per byte; bound by %s\n",
+          static_cast<long long>(report.epoch), json["samples_per_s"].get<double>(), json["mb_per_s"].get<double>(),
+          json["cpu_s_per_gb"].get<double>(), report.next_p50_us, report.next_p99_us, 1e3 * report.first_batch_s, report.reads_per_sample,
+          report.read_bytes_per_byte, report.verdict.c_str());
       if (arguments.step_ms > 0) {
-        std::printf("  steps of %g ms: accelerator utilisation %.1f %%, %.1f %% of one core\n", arguments.step_ms, 100 * json["accelerator_utilisation"].get<double>(),
-                    100 * json["core_share"].get<double>());
+        std::printf("  steps of %g ms: accelerator utilisation %.1f %%, %.1f %% of one core\n", arguments.step_ms,
+                    100 * json["accelerator_utilisation"].get<double>(), 100 * json["core_share"].get<double>());
       }
       if (report.label_distance_full_shuffle > 0) {
-        std::printf("  labels: a batch is %.3f from the data set on average, %.3f with a full shuffle\n", report.label_distance, report.label_distance_full_shuffle);
+        std::printf("  labels: a batch is %.3f from the data set on average, %.3f with a full shuffle\n", report.label_distance,
+                    report.label_distance_full_shuffle);
       }
-      if (report.warmed_samples > 0) std::printf("  %lld samples read ahead in the order of place\n", static_cast<long long>(report.warmed_samples));
+      if (report.warmed_samples > 0) {
+        std::printf("  %lld samples read ahead in the order of place\n", static_cast<long long>(report.warmed_samples));
+      }
       if (report.skipped + report.substituted > 0) {
-        std::printf("  skipped %lld, substituted %lld; the first: %s\n", static_cast<long long>(report.skipped), static_cast<long long>(report.substituted),
-                    report.ledger.empty() ? "" : report.ledger[0].reason.c_str());
+        std::printf("  skipped %lld, substituted %lld; the first: %s\n", static_cast<long long>(report.skipped),
+                    static_cast<long long>(report.substituted), report.ledger.empty() ? "" : report.ledger[0].reason.c_str());
       }
     }
   }
@@ -214,9 +225,13 @@ Command AddBench(CLI::App& app) {
   command->add_option("root", arguments->root, "the data set")->required();
   command->add_option("--epochs", arguments->epochs, "epochs to read")->check(CLI::PositiveNumber)->capture_default_str();
   command->add_option("--batch", arguments->batch, "samples per batch")->check(CLI::PositiveNumber)->capture_default_str();
-  command->add_option("--step-ms", arguments->step_ms, "a training step: sleep this long after each batch; reports MLPerf's accelerator utilisation")->capture_default_str();
+  command
+      ->add_option("--step-ms", arguments->step_ms,
+                   "a training step: sleep this long after each batch; reports MLPerf's accelerator utilisation")
+      ->capture_default_str();
   command->add_option("--set", arguments->set, "a loader option, NAME=VALUE; may be repeated");
-  command->add_flag("--json", arguments->json, "one JSON object: the last epoch's figures (rates: of all after the first), and all epochs in `epochs`");
+  command->add_flag("--json", arguments->json,
+                    "one JSON object: the last epoch's figures (rates: of all after the first), and all epochs in `epochs`");
   std::string footer = "Options for --set:\n";
   for (const OptionInfo& info : OptionTable()) absl::StrAppend(&footer, "  ", info.name, " (", info.type, "): ", info.help, "\n");
   command->footer(footer);

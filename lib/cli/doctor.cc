@@ -14,14 +14,17 @@ struct DoctorArguments {
   bool json = false;
 };
 
-const char* LevelName(FindingLevel level) { return level == FindingLevel::kGood ? "ok" : level == FindingLevel::kNote ? "note" : "PROBLEM"; }
+const char* LevelName(FindingLevel level) {
+  return level == FindingLevel::kGood ? "ok" : level == FindingLevel::kNote ? "note" : "PROBLEM";
+}
 
 int RunDoctor(const DoctorArguments& arguments) {
   const DoctorReport report = Examine(arguments.root);
   if (arguments.json) {
     nlohmann::json out = {{"findings", nlohmann::json::array()}, {"topology", report.topology}};
     for (const Finding& finding : report.findings) {
-      out["findings"].push_back({{"level", LevelName(finding.level)}, {"subject", finding.subject}, {"seen", finding.seen}, {"advice", finding.advice}});
+      out["findings"].push_back(
+          {{"level", LevelName(finding.level)}, {"subject", finding.subject}, {"seen", finding.seen}, {"advice", finding.advice}});
     }
     std::printf("%s\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     return 0;

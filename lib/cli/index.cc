@@ -39,11 +39,13 @@ class ProgressLine {
     const char* bar_end = terminal_ ? "\r" : "\n";
     if (progress.files_total > 0) {
       const int filled = static_cast<int>(30 * progress.files / progress.files_total);
-      std::fprintf(stderr, "%s [%s%s] %lld of %lld files%s", kPhases[static_cast<int>(progress.phase)], std::string(static_cast<size_t>(filled), '#').c_str(),
-                   std::string(static_cast<size_t>(30 - filled), ' ').c_str(), static_cast<long long>(progress.files), static_cast<long long>(progress.files_total), bar_end);
+      std::fprintf(stderr, "%s [%s%s] %lld of %lld files%s", kPhases[static_cast<int>(progress.phase)],
+                   std::string(static_cast<size_t>(filled), '#').c_str(), std::string(static_cast<size_t>(30 - filled), ' ').c_str(),
+                   static_cast<long long>(progress.files), static_cast<long long>(progress.files_total), bar_end);
     } else {
-      std::fprintf(stderr, "%s: %lld files in %lld folders, %.1f s %s%s", kPhases[static_cast<int>(progress.phase)], static_cast<long long>(progress.files),
-                   static_cast<long long>(progress.folders), progress.seconds, progress.note.c_str(), bar_end);
+      std::fprintf(stderr, "%s: %lld files in %lld folders, %.1f s %s%s", kPhases[static_cast<int>(progress.phase)],
+                   static_cast<long long>(progress.files), static_cast<long long>(progress.folders), progress.seconds,
+                   progress.note.c_str(), bar_end);
     }
     std::fflush(stderr);
     used_ = true;
@@ -73,7 +75,10 @@ int RunIndex(const IndexArguments& arguments) {
   options.record_bytes = arguments.record_bytes;
   options.header_bytes = arguments.header_bytes;
   options.labels = arguments.labels;
-  options.rule = arguments.rule == "classes" ? TreeRule::kClasses : arguments.rule == "flat" ? TreeRule::kFlat : arguments.rule == "list" ? TreeRule::kList : TreeRule::kAuto;
+  options.rule = arguments.rule == "classes" ? TreeRule::kClasses
+                 : arguments.rule == "flat"  ? TreeRule::kFlat
+                 : arguments.rule == "list"  ? TreeRule::kList
+                                             : TreeRule::kAuto;
   absl::StatusOr<IndexResult> result = absl::UnknownError("");
   {
     ProgressLine line;
@@ -82,17 +87,22 @@ int RunIndex(const IndexArguments& arguments) {
   }
   if (!result.ok()) return Fail(result.status());
   const Manifest& manifest = *result->manifest;
-  std::printf("%s: %lld samples, %lld classes, %.1f MB, largest %llu bytes\nmanifest %s (%.1f MB), fingerprint %s\n", manifest.root().c_str(),
-              static_cast<long long>(manifest.sample_count()), static_cast<long long>(manifest.class_count()), 1e-6 * static_cast<double>(manifest.total_bytes()),
-              static_cast<unsigned long long>(manifest.max_delivered_bytes()), manifest.path().c_str(), 1e-6 * static_cast<double>(manifest.file_bytes()), manifest.fingerprint().c_str());
+  std::printf("%s: %lld samples, %lld classes, %.1f MB, largest %llu bytes\nmanifest %s (%.1f MB), fingerprint %s\n",
+              manifest.root().c_str(), static_cast<long long>(manifest.sample_count()), static_cast<long long>(manifest.class_count()),
+              1e-6 * static_cast<double>(manifest.total_bytes()), static_cast<unsigned long long>(manifest.max_delivered_bytes()),
+              manifest.path().c_str(), 1e-6 * static_cast<double>(manifest.file_bytes()), manifest.fingerprint().c_str());
   const IndexCounts& counts = result->counts;
   if (arguments.update) {
-    std::printf("added %lld, removed %lld, changed %lld\n", static_cast<long long>(counts.added), static_cast<long long>(counts.removed), static_cast<long long>(counts.changed));
+    std::printf("added %lld, removed %lld, changed %lld\n", static_cast<long long>(counts.added), static_cast<long long>(counts.removed),
+                static_cast<long long>(counts.changed));
   }
   if (!counts.examples.empty()) {
-    std::printf("left out: %lld hidden, %lld non-regular, %lld broken links, %lld cycles, %lld vanished, %lld of another format, %lld without a class: %s\n", static_cast<long long>(counts.hidden),
-                static_cast<long long>(counts.non_regular), static_cast<long long>(counts.broken_links), static_cast<long long>(counts.cycles), static_cast<long long>(counts.vanished),
-                static_cast<long long>(counts.no_shards), static_cast<long long>(counts.unlabeled), counts.examples.c_str());
+    std::printf(
+        "left out: %lld hidden, %lld non-regular, %lld broken links, %lld cycles, %lld vanished, %lld of another format, %lld without a "
+        "class: %s\n",
+        static_cast<long long>(counts.hidden), static_cast<long long>(counts.non_regular), static_cast<long long>(counts.broken_links),
+        static_cast<long long>(counts.cycles), static_cast<long long>(counts.vanished), static_cast<long long>(counts.no_shards),
+        static_cast<long long>(counts.unlabeled), counts.examples.c_str());
   }
   return 0;
 }
@@ -102,22 +112,33 @@ int RunIndex(const IndexArguments& arguments) {
 Command AddIndex(CLI::App& app) {
   auto arguments = std::make_shared<IndexArguments>();
   CLI::App* command = app.add_subcommand("index", "List a data set once and save what was found");
-  command->add_option("root", arguments->root, "folder of class folders, flat folder, list file (path[TAB label] a line), or a shard")->required();
+  command->add_option("root", arguments->root, "folder of class folders, flat folder, list file (path[TAB label] a line), or a shard")
+      ->required();
   command->add_option("--manifest", arguments->manifest, "where to save it; default: ROOT/.penstock/manifest");
-  command->add_option("--rule", arguments->rule, "how to read the tree")->check(CLI::IsMember({"auto", "classes", "flat", "list"}))->capture_default_str();
+  command->add_option("--rule", arguments->rule, "how to read the tree")
+      ->check(CLI::IsMember({"auto", "classes", "flat", "list"}))
+      ->capture_default_str();
   command->add_option("--threads", arguments->threads, "threads that list; 0: by cores and file system")->capture_default_str();
   command->add_flag("--update", arguments->update, "the tree has grown: say what was added, removed and changed");
   command->add_flag("--crc", arguments->crc, "read all bytes, and keep a CRC-32C of each sample");
   command->add_flag("--stat", arguments->stat, "keep each file's time of modification, for loaders with verify=stat");
-  command->add_option("--place", arguments->place, "save the order in which files lie on the drive, for shuffle=disk-blocks: by inode, or by first extent (opens every file)")
+  command
+      ->add_option(
+          "--place", arguments->place,
+          "save the order in which files lie on the drive, for shuffle=disk-blocks: by inode, or by first extent (opens every file)")
       ->check(CLI::IsMember({"none", "inode", "extent"}))
       ->capture_default_str();
-  command->add_option("--format", arguments->format, "what a file holds: one sample (files), or many along the first axis (npy) or one behind the other (raw)")
+  command
+      ->add_option("--format", arguments->format,
+                   "what a file holds: one sample (files), or many along the first axis (npy) or one behind the other (raw)")
       ->check(CLI::IsMember({"auto", "files", "npy", "raw"}))
       ->capture_default_str();
   command->add_option("--record-bytes", arguments->record_bytes, "raw: bytes of each sample")->check(CLI::PositiveNumber);
-  command->add_option("--header-bytes", arguments->header_bytes, "raw: bytes of each file before its first sample")->check(CLI::NonNegativeNumber);
-  command->add_option("--labels", arguments->labels, "npy, raw: labels of all samples: .npy, .txt (a number a line), or little-endian integers; default: labels.npy in the folder");
+  command->add_option("--header-bytes", arguments->header_bytes, "raw: bytes of each file before its first sample")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option(
+      "--labels", arguments->labels,
+      "npy, raw: labels of all samples: .npy, .txt (a number a line), or little-endian integers; default: labels.npy in the folder");
   return [arguments] { return RunIndex(*arguments); };
 }
 

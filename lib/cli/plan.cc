@@ -63,7 +63,8 @@ int RunPlan(PlanArguments arguments) {
     saved = *std::move(state);
   }
   if (arguments.disk_blocks && (places == nullptr || !places->has_place_order())) {
-    return Fail(absl::FailedPreconditionError("plan: shuffle=disk-blocks needs a data set with an order of place (penstock index --place inode)"));
+    return Fail(
+        absl::FailedPreconditionError("plan: shuffle=disk-blocks needs a data set with an order of place (penstock index --place inode)"));
   }
   arguments.order.shuffle = !arguments.no_shuffle;
   absl::StatusOr<Order> order = Order::Create(samples, arguments.order);
@@ -79,8 +80,9 @@ int RunPlan(PlanArguments arguments) {
   const int64_t count = steps.steps();
   if (arguments.step >= count) return Fail(absl::InvalidArgumentError("plan: the epoch has only " + std::to_string(count) + " steps"));
   if (arguments.step < 0) {
-    std::printf("samples %lld, steps %lld, expected %lld, dropped %lld, padded %lld\n", static_cast<long long>(samples), static_cast<long long>(count),
-                static_cast<long long>(steps.expected_samples()), static_cast<long long>(steps.dropped()), static_cast<long long>(steps.padded()));
+    std::printf("samples %lld, steps %lld, expected %lld, dropped %lld, padded %lld\n", static_cast<long long>(samples),
+                static_cast<long long>(count), static_cast<long long>(steps.expected_samples()), static_cast<long long>(steps.dropped()),
+                static_cast<long long>(steps.padded()));
     return 0;
   }
   std::vector<int64_t> positions;
@@ -96,7 +98,8 @@ int RunPlan(PlanArguments arguments) {
 
 Command AddPlan(CLI::App& app) {
   auto arguments = std::make_shared<PlanArguments>();
-  CLI::App* command = app.add_subcommand("plan", "Print which samples a rank reads in a step, without touching data; without --step, the epoch's counts");
+  CLI::App* command =
+      app.add_subcommand("plan", "Print which samples a rank reads in a step, without touching data; without --step, the epoch's counts");
   command->add_option("root", arguments->root, "the data set (or --samples)");
   command->add_option("--manifest", arguments->manifest, "where the data set's manifest was saved; default: its usual place");
   command->add_option("--samples", arguments->samples, "number of samples, instead of a data set");

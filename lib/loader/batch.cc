@@ -35,8 +35,12 @@ int64_t Batch::size() const { return lease_ == nullptr ? 0 : static_cast<int64_t
 int64_t Batch::epoch() const { return lease_ == nullptr ? -1 : lease_->attempt->epoch(); }
 int64_t Batch::step() const { return lease_ == nullptr ? -1 : lease_->attempt->step(); }
 absl::Span<const int64_t> Batch::ids() const { return lease_ == nullptr ? absl::Span<const int64_t>() : lease_->attempt->plan().ids; }
-absl::Span<const int64_t> Batch::offsets() const { return lease_ == nullptr ? absl::Span<const int64_t>() : lease_->attempt->plan().offsets; }
-absl::Span<const int64_t> Batch::lengths() const { return lease_ == nullptr ? absl::Span<const int64_t>() : lease_->attempt->plan().lengths; }
+absl::Span<const int64_t> Batch::offsets() const {
+  return lease_ == nullptr ? absl::Span<const int64_t>() : lease_->attempt->plan().offsets;
+}
+absl::Span<const int64_t> Batch::lengths() const {
+  return lease_ == nullptr ? absl::Span<const int64_t>() : lease_->attempt->plan().lengths;
+}
 absl::Span<const int32_t> Batch::labels() const { return lease_ == nullptr ? absl::Span<const int32_t>() : lease_->attempt->plan().labels; }
 absl::Span<const uint8_t> Batch::valid() const { return lease_ == nullptr ? absl::Span<const uint8_t>() : lease_->attempt->plan().valid; }
 std::byte* Batch::data() const {

@@ -64,8 +64,11 @@ class Examination {
     if (choice.engine == Engine::kUring) {
       Add(FindingLevel::kGood, "engine", absl::StrCat("uring: ", choice.why));
     } else {
-      Add(FindingLevel::kProblem, "engine", absl::StrCat("threads: ", choice.why, disabled.empty() || disabled == "0" ? "" : absl::StrCat(" (kernel.io_uring_disabled = ", disabled, ")")),
-          "io_uring is worth 1.3x on small cached files and 2x in CPU on cold ones: allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile, "
+      Add(FindingLevel::kProblem, "engine",
+          absl::StrCat("threads: ", choice.why,
+                       disabled.empty() || disabled == "0" ? "" : absl::StrCat(" (kernel.io_uring_disabled = ", disabled, ")")),
+          "io_uring is worth 1.3x on small cached files and 2x in CPU on cold ones: allow io_uring_setup, io_uring_enter and "
+          "io_uring_register in the container's seccomp profile, "
           "and set kernel.io_uring_disabled to 0");
     }
   }
@@ -79,7 +82,8 @@ class Examination {
       Add(FindingLevel::kGood, "locked memory", absl::StrCat("RLIMIT_MEMLOCK ", seen, exempt ? " (CAP_IPC_LOCK: exempt)" : ""));
     } else if (memlock.rlim_cur < (1u << 20)) {
       Add(FindingLevel::kProblem, "locked memory", absl::StrCat("RLIMIT_MEMLOCK ", seen),
-          "io_uring's rings are charged to it (kernel 6.14 and later): a few rings may fit, 320 do not. Raise it (ulimit -l, or LimitMEMLOCK=infinity) or grant CAP_IPC_LOCK");
+          "io_uring's rings are charged to it (kernel 6.14 and later): a few rings may fit, 320 do not. Raise it (ulimit -l, or "
+          "LimitMEMLOCK=infinity) or grant CAP_IPC_LOCK");
     } else {
       Add(FindingLevel::kNote, "locked memory", absl::StrCat("RLIMIT_MEMLOCK ", seen),
           "enough for about 290 rings of 256 entries of one user; pinning for a GPU needs more: raise it (ulimit -l)");
@@ -88,7 +92,9 @@ class Examination {
     ::getrlimit(RLIMIT_NOFILE, &files);
     const std::string open = absl::StrCat("RLIMIT_NOFILE ", files.rlim_cur, ", hard limit ", files.rlim_max);
     if (files.rlim_cur < 1024) {
-      Add(FindingLevel::kProblem, "open files", open, absl::StrCat("reads in flight and folders are held open: raise it to 1024 at least (ulimit -n ", std::min<uint64_t>(files.rlim_max, 65536), ")"));
+      Add(FindingLevel::kProblem, "open files", open,
+          absl::StrCat("reads in flight and folders are held open: raise it to 1024 at least (ulimit -n ",
+                       std::min<uint64_t>(files.rlim_max, 65536), ")"));
     } else {
       Add(FindingLevel::kGood, "open files", open);
     }
@@ -108,11 +114,13 @@ class Examination {
       if (key == "MemAvailable:") available = value * 1024;
       if (key == "HugePages_Free:") huge = value;
     }
-    Add(FindingLevel::kGood, "memory", absl::StrCat(FormatBytes(total), ", available ", FormatBytes(available), ", free hugetlb pages ", huge));
+    Add(FindingLevel::kGood, "memory",
+        absl::StrCat(FormatBytes(total), ", available ", FormatBytes(available), ", free hugetlb pages ", huge));
     const std::string thp = ReadLine("/sys/kernel/mm/transparent_hugepage/enabled");
     if (thp.find("[never]") != std::string::npos) {
       Add(FindingLevel::kProblem, "huge pages", absl::StrCat("transparent huge pages: ", thp),
-          "direct reads into 4 KiB pages cost twice the CPU time and half the rate: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled");
+          "direct reads into 4 KiB pages cost twice the CPU time and half the rate: echo madvise > "
+          "/sys/kernel/mm/transparent_hugepage/enabled");
     } else {
       Add(FindingLevel::kGood, "huge pages", absl::StrCat("transparent huge pages: ", thp.empty() ? "unknown" : thp));
     }
@@ -129,7 +137,9 @@ class Examination {
     const size_t allowed = topology->allowed_cpus.size();
     const std::string seen = absl::StrCat(allowed, " of ", online, " online cores allowed");
     if (static_cast<long>(allowed) < online) {
-      Add(FindingLevel::kNote, "cores", seen, "the affinity mask or the cpuset hides the rest: ask the launcher for more (srun --cpus-per-task, the container's cpuset), if the trainer does not need them");
+      Add(FindingLevel::kNote, "cores", seen,
+          "the affinity mask or the cpuset hides the rest: ask the launcher for more (srun --cpus-per-task, the container's cpuset), if "
+          "the trainer does not need them");
     } else {
       Add(FindingLevel::kGood, "cores", seen);
     }
@@ -137,7 +147,8 @@ class Examination {
     if (placed.ok()) {
       std::vector<std::string> cpus;
       for (const StreamPlacement& stream : *placed) cpus.push_back(absl::StrCat(stream.cpu));
-      Add(FindingLevel::kGood, "streams", absl::StrCat(placed->size(), " by default (cpu_share 0.4), on cores ", absl::StrJoin(cpus, ", ")));
+      Add(FindingLevel::kGood, "streams",
+          absl::StrCat(placed->size(), " by default (cpu_share 0.4), on cores ", absl::StrJoin(cpus, ", ")));
     } else {
       Add(FindingLevel::kProblem, "streams", std::string(placed.status().message()));
     }
@@ -259,12 +270,14 @@ class Examination {
   void FileSystem(const std::string& root) {
     struct statfs info;
     if (::statfs(root.c_str(), &info) != 0) {
-      Add(FindingLevel::kProblem, "data set", absl::StrCat(EscapeName(root), ": ", ErrnoText(errno)), "name a folder or list file that exists");
+      Add(FindingLevel::kProblem, "data set", absl::StrCat(EscapeName(root), ": ", ErrnoText(errno)),
+          "name a folder or list file that exists");
       return;
     }
     const std::string name = Name(static_cast<uint32_t>(info.f_type));
     if (name == "nfs" || name == "fuse") {
-      Add(FindingLevel::kNote, "file system", absl::StrCat(name, " at ", EscapeName(root)), "opens and reads are round trips: raise queue_depth and io_workers, and see the verdict of `penstock bench`");
+      Add(FindingLevel::kNote, "file system", absl::StrCat(name, " at ", EscapeName(root)),
+          "opens and reads are round trips: raise queue_depth and io_workers, and see the verdict of `penstock bench`");
     } else {
       Add(FindingLevel::kGood, "file system", absl::StrCat(name, " at ", EscapeName(root)));
     }
@@ -277,7 +290,8 @@ class Examination {
     const std::string requests = ReadLine(queue + "/nr_requests");
     if (requests.empty()) return;
     Add(FindingLevel::kGood, "block device",
-        absl::StrCat("nr_requests ", requests, ", max_sectors_kb ", ReadLine(queue + "/max_sectors_kb"), ", scheduler ", ReadLine(queue + "/scheduler"), ", rotational ", ReadLine(queue + "/rotational")));
+        absl::StrCat("nr_requests ", requests, ", max_sectors_kb ", ReadLine(queue + "/max_sectors_kb"), ", scheduler ",
+                     ReadLine(queue + "/scheduler"), ", rotational ", ReadLine(queue + "/rotational")));
   }
 
   DoctorReport Take() { return std::move(report_); }

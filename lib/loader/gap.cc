@@ -110,13 +110,14 @@ GapChoice GapFromCosts(double small_ns, double small_bytes, double large_ns, dou
     choice.read_us = small_ns / 1e3;
   }
   choice.gap_bytes = static_cast<int64_t>(AlignDown(static_cast<uint64_t>(std::clamp<double>(gap, kGapMin, kGapMax)), uint64_t{4096}));
-  choice.why = choice.mb_per_s > 0 ? absl::StrFormat("measured: a read costs %.1f us, and the store gives %.0f MB/s beside that", choice.read_us, choice.mb_per_s)
+  choice.why = choice.mb_per_s > 0 ? absl::StrFormat("measured: a read costs %.1f us, and the store gives %.0f MB/s beside that",
+                                                     choice.read_us, choice.mb_per_s)
                                    : absl::StrFormat("measured: a read costs %.1f us however long it is", choice.read_us);
   return choice;
 }
 
-GapChoice MeasureGap(const Manifest& manifest, const std::shared_ptr<const ObjectStore>& objects, Engine engine, const std::shared_ptr<PreadPool>& pool,
-                     const RingOptions& options, uint64_t direct_alignment) {
+GapChoice MeasureGap(const Manifest& manifest, const std::shared_ptr<const ObjectStore>& objects, Engine engine,
+                     const std::shared_ptr<PreadPool>& pool, const RingOptions& options, uint64_t direct_alignment) {
   GapChoice choice;
   choice.gap_bytes = 64 << 10;
   const auto unmeasured = [&](std::string why) {
@@ -153,7 +154,9 @@ GapChoice MeasureGap(const Manifest& manifest, const std::shared_ptr<const Objec
     Log(LogLevel::kWarning, "measuring the cost of a read: the store does not answer; what was asked for is left to it");
     static_cast<void>(probe.release());  // the kernel may still write there
   }
-  if (small_ns == 0 || large_ns == 0) return unmeasured("the store is too slow, or its files too small, to be measured in some milliseconds");
+  if (small_ns == 0 || large_ns == 0) {
+    return unmeasured("the store is too slow, or its files too small, to be measured in some milliseconds");
+  }
   return GapFromCosts(small_ns, kSmallBytes, large_ns, kLargeBytes);
 }
 

@@ -24,8 +24,8 @@ GapChoice GapFromCosts(double small_ns, double small_bytes, double large_ns, dou
 
 // Reads some small and some larger places of the data set, as the loader will, and compares. It takes some milliseconds, and gives up on a
 // store that is slower than that: there any read that is saved is worth more than the largest gap.
-GapChoice MeasureGap(const Manifest& manifest, const std::shared_ptr<const ObjectStore>& objects, Engine engine, const std::shared_ptr<PreadPool>& pool,
-                     const RingOptions& options, uint64_t direct_alignment);
+GapChoice MeasureGap(const Manifest& manifest, const std::shared_ptr<const ObjectStore>& objects, Engine engine,
+                     const std::shared_ptr<PreadPool>& pool, const RingOptions& options, uint64_t direct_alignment);
 
 }  // namespace penstock
 

@@ -9,7 +9,8 @@ namespace penstock {
 namespace {
 
 absl::Status Forked() {
-  return absl::FailedPreconditionError("this loader was opened before fork(): its threads and rings are the parent's. Open a loader in the child, or use threads");
+  return absl::FailedPreconditionError(
+      "this loader was opened before fork(): its threads and rings are the parent's. Open a loader in the child, or use threads");
 }
 
 }  // namespace
@@ -46,7 +47,8 @@ absl::StatusOr<Batch> Loader::Next() {
   const LoaderCore::Turn turn(*core_);
   if (!turn.taken()) {
     return absl::FailedPreconditionError(
-        "another thread is in Next() of this loader: it has one consumer at a time. Take batches on one thread, or let the threads take turns");
+        "another thread is in Next() of this loader: it has one consumer at a time. Take batches on one thread, or let the threads take "
+        "turns");
   }
   return core_->Next();
 }

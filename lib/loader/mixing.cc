@@ -45,7 +45,8 @@ double LabelMixing::ExpectedDistance(int64_t count) {
     // The mean absolute deviation of a binomial: E|X - np| = 2 k C(n,k) p^k q^(n-k+1) with k = floor(np) + 1 (de Moivre).
     const double k = std::floor(n * share) + 1;
     if (k > n) continue;
-    const double log_term = std::log(2 * k) + std::lgamma(n + 1) - std::lgamma(k + 1) - std::lgamma(n - k + 1) + k * std::log(share) + (n - k + 1) * std::log1p(-share);
+    const double log_term = std::log(2 * k) + std::lgamma(n + 1) - std::lgamma(k + 1) - std::lgamma(n - k + 1) + k * std::log(share) +
+                            (n - k + 1) * std::log1p(-share);
     sum += std::exp(log_term) / n;
   }
   // Drawn without putting back.

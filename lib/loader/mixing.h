@@ -10,8 +10,8 @@
 
 namespace penstock {
 
-// The distance is the total variation: half the sum over labels of |share in the batch - share in the data set|. 0: the batch is the data set
-// in small; 1 - p: it holds nothing but one label of share p.
+// The distance is the total variation: half the sum over labels of |share in the batch - share in the data set|. 0: the batch is the data
+// set in small; 1 - p: it holds nothing but one label of share p.
 class LabelMixing {
  public:
   // Counts the labels of all samples: O(N), once. Labels that are not classes (more than 65,536 different ones) are not compared.

@@ -45,29 +45,61 @@ constexpr double kMost64 = 9.0e18;
 const std::vector<Row>& Rows() {
   static const auto* rows = new std::vector<Row>{
       {{"root", "behaviour", "text", "folder of class folders, flat folder, or list file"}, &LoaderOptions::root, 0, 0},
-      {{"manifest_path", "behaviour", "text", "where the manifest is saved; empty: the default place"}, &LoaderOptions::manifest_path, 0, 0},
+      {{"manifest_path", "behaviour", "text", "where the manifest is saved; empty: the default place"},
+       &LoaderOptions::manifest_path,
+       0,
+       0},
       {{"rank", "behaviour", "integer", "0 <= rank < world_size; -1: ask the launcher's environment"}, &LoaderOptions::rank, -1, kMost32},
       {{"world_size", "behaviour", "integer", "ranks in all; -1: ask the launcher's environment"}, &LoaderOptions::world_size, -1, kMost32},
       {{"batch_size", "behaviour", "integer", "samples per rank and step"}, &LoaderOptions::batch_size, 1, 1 << 24},
       {{"seed", "behaviour", "integer", "of the shuffle"}, &LoaderOptions::seed, 0, 1.8e19},
-      {{"shuffle", "behaviour", "true|false|disk-blocks", "false: the order of the ids; disk-blocks: blocks of neighbours on the drive"}, ShuffleWord(), 0, 0},
-      {{"block_samples", "behaviour", "integer", "neighbours that stay together in the shuffle (b)"}, &LoaderOptions::block_samples, 1, kMost64},
-      {{"window_samples", "behaviour", "integer", "window of the shuffle inside a chunk (w), a multiple of block_samples"}, &LoaderOptions::window_samples, 1, kMost64},
+      {{"shuffle", "behaviour", "true|false|disk-blocks", "false: the order of the ids; disk-blocks: blocks of neighbours on the drive"},
+       ShuffleWord(),
+       0,
+       0},
+      {{"block_samples", "behaviour", "integer", "neighbours that stay together in the shuffle (b)"},
+       &LoaderOptions::block_samples,
+       1,
+       kMost64},
+      {{"window_samples", "behaviour", "integer", "window of the shuffle inside a chunk (w), a multiple of block_samples"},
+       &LoaderOptions::window_samples,
+       1,
+       kMost64},
       {{"virtual_streams", "behaviour", "integer", "chunks of the epoch (V)"}, &LoaderOptions::virtual_streams, 1, kMost64},
-      {{"tail", "behaviour", "drop|pad|partial", "what becomes of an epoch's last, incomplete step"}, Words<Tail>{&LoaderOptions::tail}, 0, 0},
+      {{"tail", "behaviour", "drop|pad|partial", "what becomes of an epoch's last, incomplete step"},
+       Words<Tail>{&LoaderOptions::tail},
+       0,
+       0},
       {{"state", "behaviour", "text", "JSON from Loader::state(): go on from there"}, &LoaderOptions::state, 0, 0},
-      {{"layout", "behaviour", "ragged|dense", "places with holes, or [B, stride] of equal sizes"}, Words<Layout>{&LoaderOptions::layout}, 0, 0},
-      {{"policy", "behaviour", "fail|skip|substitute", "what happens to a sample that cannot be read"}, Words<ErrorPolicy>{&LoaderOptions::policy}, 0, 0},
+      {{"layout", "behaviour", "ragged|dense", "places with holes, or [B, stride] of equal sizes"},
+       Words<Layout>{&LoaderOptions::layout},
+       0,
+       0},
+      {{"policy", "behaviour", "fail|skip|substitute", "what happens to a sample that cannot be read"},
+       Words<ErrorPolicy>{&LoaderOptions::policy},
+       0,
+       0},
       {{"verify", "behaviour", "none|stat", "what is compared with the index beside the length"},
-       Words<Verify>{&LoaderOptions::verify}, 0, 0},
+       Words<Verify>{&LoaderOptions::verify},
+       0,
+       0},
       {{"retries", "behaviour", "integer", "further tries of a failed read, before the policy"}, &LoaderOptions::retries, 0, 1000},
-      {{"skip_max", "behaviour", "integer", "samples skipped or substituted per epoch, before it fails after all"}, &LoaderOptions::skip_max, 0, kMost64},
+      {{"skip_max", "behaviour", "integer", "samples skipped or substituted per epoch, before it fails after all"},
+       &LoaderOptions::skip_max,
+       0,
+       kMost64},
       {{"deadline_s", "behaviour", "number", "of every wait, in seconds"}, &LoaderOptions::deadline_s, 0.01, 1e6},
       {{"device", "behaviour", "integer", "CUDA ordinal; -1: batches stay in host memory"}, &LoaderOptions::device, -1, 1023},
-      {{"next_epoch_prefetch", "behaviour", "boolean", "read on into the next epoch before the last batch is taken"}, &LoaderOptions::next_epoch_prefetch, 0, 1},
+      {{"next_epoch_prefetch", "behaviour", "boolean", "read on into the next epoch before the last batch is taken"},
+       &LoaderOptions::next_epoch_prefetch,
+       0,
+       1},
       {{"engine", "speed", "auto|uring|threads", "how bytes are moved"}, Words<EngineOption>{&LoaderOptions::engine}, 0, 0},
       {{"io", "speed", "auto|buffered|direct", "through the page cache or past it"}, Words<IoMode>{&LoaderOptions::io}, 0, 0},
-      {{"warm", "speed", "auto|off|on", "read ahead into the page cache in the order of place"}, Words<WarmAhead>{&LoaderOptions::warm}, 0, 0},
+      {{"warm", "speed", "auto|off|on", "read ahead into the page cache in the order of place"},
+       Words<WarmAhead>{&LoaderOptions::warm},
+       0,
+       0},
       {{"streams", "speed", "integer", "I/O streams; 0: by cpu_share"}, &LoaderOptions::streams, 0, 4096},
       {{"cpu_share", "speed", "number", "of the allowed cores"}, &LoaderOptions::cpu_share, 0.001, 1},
       {{"queue_depth", "speed", "integer", "reads in flight; 0: 64 per stream, 256 at most"}, &LoaderOptions::queue_depth, 0, 1 << 20},
@@ -75,11 +107,23 @@ const std::vector<Row>& Rows() {
       {{"piece_bytes", "speed", "bytes", "what one stream fills and one copy moves"}, &LoaderOptions::piece_bytes, 64 << 10, 1 << 30},
       {{"memory_bytes", "speed", "bytes", "hard cap on the arena"}, &LoaderOptions::memory_bytes, 4 << 20, kMost64},
       {{"device_bytes", "speed", "bytes", "the device's ring of batches"}, &LoaderOptions::device_bytes, 1 << 20, kMost64},
-      {{"max_quarantine_bytes", "speed", "bytes", "memory given up to reads that never end; 0: a quarter of memory_bytes"}, &LoaderOptions::max_quarantine_bytes, 0, kMost64},
-      {{"prefetch_batches", "speed", "integer", "batches ahead of the consumer; 0: by batch and piece size"}, &LoaderOptions::prefetch_batches, 0, 1 << 20},
-      {{"coalesce_gap_bytes", "speed", "bytes", "unwanted bytes worth reading to save one read; -1: measured"}, &LoaderOptions::coalesce_gap_bytes, -1, 1 << 30},
+      {{"max_quarantine_bytes", "speed", "bytes", "memory given up to reads that never end; 0: a quarter of memory_bytes"},
+       &LoaderOptions::max_quarantine_bytes,
+       0,
+       kMost64},
+      {{"prefetch_batches", "speed", "integer", "batches ahead of the consumer; 0: by batch and piece size"},
+       &LoaderOptions::prefetch_batches,
+       0,
+       1 << 20},
+      {{"coalesce_gap_bytes", "speed", "bytes", "unwanted bytes worth reading to save one read; -1: measured"},
+       &LoaderOptions::coalesce_gap_bytes,
+       -1,
+       1 << 30},
       {{"io_workers", "speed", "integer", "both io-wq limits (io_uring); threads of the pread pool"}, &LoaderOptions::io_workers, 1, 4096},
-      {{"open_files", "speed", "integer", "files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none"}, &LoaderOptions::open_files, -1, 1 << 20},
+      {{"open_files", "speed", "integer", "files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none"},
+       &LoaderOptions::open_files,
+       -1,
+       1 << 20},
       {{"huge_pages", "speed", "boolean", "2 MiB pages where they can be had"}, &LoaderOptions::huge_pages, 0, 1},
       {{"pin_cpus", "speed", "boolean", "each stream on its core"}, &LoaderOptions::pin_cpus, 0, 1},
   };
@@ -110,7 +154,8 @@ size_t Distance(absl::string_view a, absl::string_view b) {
 }
 
 absl::Status Bad(const Row& row, absl::string_view value, absl::string_view why) {
-  return absl::InvalidArgumentError(absl::StrCat("option ", row.info.name, " = \"", EscapeName(value), "\": ", why, " (", row.info.type, ": ", row.info.help, ")"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("option ", row.info.name, " = \"", EscapeName(value), "\": ", why, " (", row.info.type, ": ", row.info.help, ")"));
 }
 
 template <typename T>
@@ -139,7 +184,9 @@ struct Setter {
     options.disk_blocks = disk_blocks;
     return absl::OkStatus();
   }
-  absl::Status operator()(bool LoaderOptions::*member) { return absl::SimpleAtob(value, &(options.*member)) ? absl::OkStatus() : Bad(row, value, "neither true nor false"); }
+  absl::Status operator()(bool LoaderOptions::*member) {
+    return absl::SimpleAtob(value, &(options.*member)) ? absl::OkStatus() : Bad(row, value, "neither true nor false");
+  }
   absl::Status operator()(double LoaderOptions::*member) {
     double number = 0;
     if (!absl::SimpleAtod(value, &number)) return Bad(row, value, "not a number");
@@ -202,8 +249,11 @@ absl::Span<const OptionInfo> OptionTable() {
 absl::Status SetOption(LoaderOptions& options, absl::string_view name, absl::string_view value) {
   const Row* row = Find(name);
   if (row == nullptr) {
-    const Row* nearest = &*std::min_element(Rows().begin(), Rows().end(), [&](const Row& a, const Row& b) { return Distance(name, a.info.name) < Distance(name, b.info.name); });
-    return absl::InvalidArgumentError(absl::StrCat("there is no option \"", EscapeName(name), "\"; did you mean ", nearest->info.name, "?"));
+    const Row* nearest = &*std::min_element(Rows().begin(), Rows().end(), [&](const Row& a, const Row& b) {
+      return Distance(name, a.info.name) < Distance(name, b.info.name);
+    });
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is no option \"", EscapeName(name), "\"; did you mean ", nearest->info.name, "?"));
   }
   return std::visit(Setter{*row, options, value}, row->member);
 }

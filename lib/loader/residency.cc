@@ -156,7 +156,8 @@ FileRules LookAtFileWithin(std::shared_ptr<const ObjectStore> objects, uint32_t 
     return answer->rules;
   }
   thread.detach();
-  return {0, absl::StrCat("a direct read of ", EscapeName(objects->Name(object)), " had no answer for ", patience_ns / kNsPerMs, " ms"), false};
+  return {0, absl::StrCat("a direct read of ", EscapeName(objects->Name(object)), " had no answer for ", patience_ns / kNsPerMs, " ms"),
+          false};
 }
 
 }  // namespace
@@ -176,11 +177,13 @@ Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const Object
   Residency residency;
   residency.data_bytes = static_cast<int64_t>(manifest.total_bytes());
   residency.available_bytes = AvailableMemory();
-  const std::string sizes = absl::StrCat("the data set has ", FormatBytes(residency.data_bytes), ", memory available is ", FormatBytes(residency.available_bytes));
+  const std::string sizes = absl::StrCat("the data set has ", FormatBytes(residency.data_bytes), ", memory available is ",
+                                         FormatBytes(residency.available_bytes));
   // Below four fifths the page cache can hold the set beside the trainer's own growth.
   const bool fits = residency.available_bytes == 0 || residency.data_bytes < residency.available_bytes / 5 * 4;
   // Whether direct reads are allowed matters only sometimes; whether reads are answered at once is worth half a second.
-  const FileRules rules = LookAtFileWithin(std::move(objects), 0, !fits || ask_direct ? patience_ns : std::min(patience_ns, kNsPerSecond / 2));
+  const FileRules rules =
+      LookAtFileWithin(std::move(objects), 0, !fits || ask_direct ? patience_ns : std::min(patience_ns, kNsPerSecond / 2));
   const DirectRule direct = {rules.direct_alignment, rules.direct_why};
   residency.direct_alignment = direct.alignment;
   residency.answers_at_once = rules.answers_at_once;

@@ -47,9 +47,9 @@ void RuntimeCore::ReturnDepth(int32_t depth) {
 absl::Status RuntimeCore::LeaseMemory(int64_t bytes) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (options_.memory_bytes > 0 && memory_leased_ + bytes > options_.memory_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat("the runtime's memory budget of ", options_.memory_bytes, " bytes has ", options_.memory_bytes - memory_leased_,
-                                                     " left, but this loader asks for memory_bytes = ", bytes,
-                                                     "; lower it, or raise RuntimeOptions::memory_bytes"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the runtime's memory budget of ", options_.memory_bytes, " bytes has ", options_.memory_bytes - memory_leased_,
+                     " left, but this loader asks for memory_bytes = ", bytes, "; lower it, or raise RuntimeOptions::memory_bytes"));
   }
   memory_leased_ += bytes;
   return absl::OkStatus();

@@ -24,7 +24,8 @@ class RuntimeCore {
  public:
   using DeviceOpener = std::function<absl::StatusOr<std::shared_ptr<Device>>(int ordinal)>;
 
-  explicit RuntimeCore(const RuntimeOptions& options, DeviceOpener open_device = nullptr) : options_(options), open_device_(std::move(open_device)) {}
+  explicit RuntimeCore(const RuntimeOptions& options, DeviceOpener open_device = nullptr)
+      : options_(options), open_device_(std::move(open_device)) {}
 
   // A runtime whose devices are not CUDA's but a test's.
   static std::shared_ptr<Runtime> MakeRuntime(const RuntimeOptions& options, DeviceOpener open_device);
@@ -38,7 +39,8 @@ class RuntimeCore {
   // The manifest of `root`, shared by all loaders that have it open. `wait_s`: for another process that indexes it.
   absl::StatusOr<std::shared_ptr<const Manifest>> OpenManifest(const std::string& root, const std::string& manifest_path, double wait_s);
 
-  // Takes up to `wanted` reads in flight out of the process's budget, at least `at_least`: a loader beyond the budget still works, at depth 1.
+  // Takes up to `wanted` reads in flight out of the process's budget, at least `at_least`: a loader beyond the budget still works, at
+  // depth 1.
   int32_t LeaseDepth(int32_t wanted, int32_t at_least);
   void ReturnDepth(int32_t depth);
 

@@ -35,7 +35,9 @@ void Judge(EpochReport& report, const JudgeFigures& figures) {
     report.verdict = absl::StrFormat("consumer: it waited %.1f %% of the time for data; the loader waited for it %.0f %% of its own. "
                                      "Nothing to change in the loader: the training step is what takes the time",
                                      100 * wait_share, 100 * std::min(1.0, report.idle_s / stream_time));
-    if (report.bound == Bound::kNothing) report.verdict = absl::StrFormat("nothing: the consumer waited %.1f %% of the time for data", 100 * wait_share);
+    if (report.bound == Bound::kNothing) {
+      report.verdict = absl::StrFormat("nothing: the consumer waited %.1f %% of the time for data", 100 * wait_share);
+    }
     return;
   }
   // A thread that waits for its core behind others is bound by the CPU as much as one that runs.
@@ -53,7 +55,8 @@ void Judge(EpochReport& report, const JudgeFigures& figures) {
   }
   if (report.copy_s > 0.5 * report.wait_s) {
     report.bound = Bound::kCopy;
-    report.verdict = absl::StrFormat("copy: %s, %.1f s of it for copies to the device. See bench/gpu, and that memory is pinned", wait, report.copy_s);
+    report.verdict =
+        absl::StrFormat("copy: %s, %.1f s of it for copies to the device. See bench/gpu, and that memory is pinned", wait, report.copy_s);
     return;
   }
   if (cpu_share > 0.6 || figures.worker_cpu_share > 0.6 || (figures.process_cpu_share > 0.9 && blocked < 0.6)) {
@@ -90,8 +93,10 @@ void Judge(EpochReport& report, const JudgeFigures& figures) {
                                      wait, report.read_latency_us, report.latency_floor_us, depth);
   } else {
     report.bound = Bound::kStoreBandwidth;
-    report.verdict = absl::StrFormat("store bandwidth: %s; a read took %.0f us, of which only %.0f us with nothing else in flight: the store gives %.0f MB/s. Use a faster store, or fewer bytes per sample",
-                                     wait, report.read_latency_us, report.latency_floor_us, report.bandwidth_mb_per_s);
+    report.verdict = absl::StrFormat(
+        "store bandwidth: %s; a read took %.0f us, of which only %.0f us with nothing else in flight: the store gives %.0f MB/s. Use a "
+        "faster store, or fewer bytes per sample",
+        wait, report.read_latency_us, report.latency_floor_us, report.bandwidth_mb_per_s);
   }
 }
 

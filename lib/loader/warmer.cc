@@ -28,20 +28,22 @@ constexpr auto kEndPatience = std::chrono::seconds(1);
 
 }  // namespace
 
-Warmer::Warmer(std::shared_ptr<const Manifest> manifest, std::shared_ptr<const ObjectStore> objects, const WarmerOptions& options, NextRun next, int64_t runs_ahead)
+Warmer::Warmer(std::shared_ptr<const Manifest> manifest, std::shared_ptr<const ObjectStore> objects, const WarmerOptions& options,
+               NextRun next, int64_t runs_ahead)
     : shared_(std::make_shared<Shared>()) {
   sigset_t all, before;
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    thread_ = std::thread([shared = shared_, manifest = std::move(manifest), objects = std::move(objects), options, next = std::move(next), runs_ahead] {
-      ::pthread_setname_np(::pthread_self(), "penstock-warm");
-      Run(shared, manifest, objects, options, next, runs_ahead);
-      std::lock_guard<std::mutex> lock(shared->mutex);
-      shared->done.store(true);
-      shared->ended = true;
-      shared->changed.notify_all();
-    });
+    thread_ = std::thread(
+        [shared = shared_, manifest = std::move(manifest), objects = std::move(objects), options, next = std::move(next), runs_ahead] {
+          ::pthread_setname_np(::pthread_self(), "penstock-warm");
+          Run(shared, manifest, objects, options, next, runs_ahead);
+          std::lock_guard<std::mutex> lock(shared->mutex);
+          shared->done.store(true);
+          shared->ended = true;
+          shared->changed.notify_all();
+        });
   } catch (const std::system_error&) {
     shared_->done.store(true);  // it is a convenience: without it the streams read what they need
     shared_->ended = true;
@@ -67,8 +69,8 @@ void Warmer::AtRun(int64_t run) {
   shared_->changed.notify_all();
 }
 
-void Warmer::Run(const std::shared_ptr<Shared>& shared, const std::shared_ptr<const Manifest>& manifest, const std::shared_ptr<const ObjectStore>& objects,
-                 const WarmerOptions& options, const NextRun& next, int64_t runs_ahead) {
+void Warmer::Run(const std::shared_ptr<Shared>& shared, const std::shared_ptr<const Manifest>& manifest,
+                 const std::shared_ptr<const ObjectStore>& objects, const WarmerOptions& options, const NextRun& next, int64_t runs_ahead) {
   // Here and not at Open: cold, each file that is looked at costs a look-up on the drive.
   if (options.unless_cached) {
     const double cached = CachedShare(*manifest, *objects, kAsked);

@@ -1,12 +1,12 @@
 // Reads ahead into the page cache in the order of place, so that the streams' reads, in shuffle order, find their bytes there.
 //
 // What is submitted together merges in the block layer where it is neighbouring on the drive; shuffled files hardly ever are. So one thread
-// with a ring of its own reads runs of samples sorted by place into memory that nobody looks at: the whole share of this rank, where the set
-// fits in memory, or window after window of shuffle=disk-blocks.
+// with a ring of its own reads runs of samples sorted by place into memory that nobody looks at: the whole share of this rank, where the
+// set fits in memory, or window after window of shuffle=disk-blocks.
 //
-// Off by default. The streams do not wait for it, and read in random order what it has not come to: 200,000 files of 4 KiB on two busy cores,
-// metadata warm: 52,000 files/s with it and 64,000 without, 156,000 instead of 200,000 disk reads; windows of 4,096: 38,000. Fully cold
-// 45,000 and 42,000 (one run each). Blocks read direct without it (w = b = 64): 134,000 and 12,900 disk reads.
+// Off by default. The streams do not wait for it, and read in random order what it has not come to: 200,000 files of 4 KiB on two busy
+// cores, metadata warm: 52,000 files/s with it and 64,000 without, 156,000 instead of 200,000 disk reads; windows of 4,096: 38,000. Fully
+// cold 45,000 and 42,000 (one run each). Blocks read direct without it (w = b = 64): 134,000 and 12,900 disk reads.
 #ifndef PENSTOCK_LOADER_WARMER_H_
 #define PENSTOCK_LOADER_WARMER_H_
 
@@ -40,7 +40,8 @@ class Warmer {
   using NextRun = std::function<bool(int64_t run, std::vector<int64_t>& ids)>;
 
   // `runs_ahead`: run k is begun when AtRun(k - runs_ahead) was called.
-  Warmer(std::shared_ptr<const Manifest> manifest, std::shared_ptr<const ObjectStore> objects, const WarmerOptions& options, NextRun next, int64_t runs_ahead);
+  Warmer(std::shared_ptr<const Manifest> manifest, std::shared_ptr<const ObjectStore> objects, const WarmerOptions& options, NextRun next,
+         int64_t runs_ahead);
   // Stops. A read that hangs stays behind with its memory; the destructor waits a second at most.
   ~Warmer();
   Warmer(const Warmer&) = delete;
@@ -72,8 +73,8 @@ class Warmer {
     std::atomic<int64_t> samples{0};
     std::atomic<int64_t> bytes{0};
   };
-  static void Run(const std::shared_ptr<Shared>& shared, const std::shared_ptr<const Manifest>& manifest, const std::shared_ptr<const ObjectStore>& objects,
-                  const WarmerOptions& options, const NextRun& next, int64_t runs_ahead);
+  static void Run(const std::shared_ptr<Shared>& shared, const std::shared_ptr<const Manifest>& manifest,
+                  const std::shared_ptr<const ObjectStore>& objects, const WarmerOptions& options, const NextRun& next, int64_t runs_ahead);
 
   std::shared_ptr<Shared> shared_;
   std::thread thread_;

@@ -27,8 +27,8 @@ constexpr size_t kReadBytes = size_t{1} << 20;
 constexpr uint64_t kClaimedAtOnce = 64;
 
 // The checksum of a whole object; or, with `record_bytes`, of each record behind the first `header_bytes`, into crcs[0], crcs[1]...
-absl::Status ChecksumOf(const FileStore& store, uint32_t object, uint64_t expected_bytes, uint64_t header_bytes, uint64_t record_bytes, char* buffer, std::string& scratch,
-                        uint32_t* crcs) {
+absl::Status ChecksumOf(const FileStore& store, uint32_t object, uint64_t expected_bytes, uint64_t header_bytes, uint64_t record_bytes,
+                        char* buffer, std::string& scratch, uint32_t* crcs) {
   const absl::StatusOr<OpenTarget> target = store.Target(object, scratch);
   if (!target.ok()) return target.status();
   // O_NONBLOCK: a FIFO that took the file's place since the scan must not block us.
@@ -60,15 +60,17 @@ absl::Status ChecksumOf(const FileStore& store, uint32_t object, uint64_t expect
     }
   }
   if (bytes != expected_bytes) {
-    return absl::FailedPreconditionError(absl::StrCat("checksum: ", EscapeName(store.Name(object)), " had ", expected_bytes, " bytes when it was listed and has ",
-                                                      bytes, " now. Index again when nothing writes to the data set"));
+    return absl::FailedPreconditionError(absl::StrCat("checksum: ", EscapeName(store.Name(object)), " had ", expected_bytes,
+                                                      " bytes when it was listed and has ", bytes,
+                                                      " now. Index again when nothing writes to the data set"));
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data, int threads, const std::function<bool(uint32_t, uint32_t&)>& known,
+absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data, int threads,
+                                                       const std::function<bool(uint32_t, uint32_t&)>& known,
                                                        const std::function<void(const IndexProgress&)>& progress) {
   const uint64_t count = data.object_count();
   const FileStore store(data.root(), data.Names(), nullptr);
@@ -92,8 +94,8 @@ absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data,
         const auto index = static_cast<uint32_t>(object);
         uint32_t* const first = &crcs[records ? data.runs()[object].first_sample : object];
         if (!known || !known(index, *first)) {
-          const absl::Status status =
-              ChecksumOf(store, index, data.object_bytes(index), records ? data.runs()[object].offset_bytes : 0, data.record_bytes(), buffer.get(), scratch, first);
+          const absl::Status status = ChecksumOf(store, index, data.object_bytes(index), records ? data.runs()[object].offset_bytes : 0,
+                                                 data.record_bytes(), buffer.get(), scratch, first);
           if (!status.ok()) {
             std::lock_guard<std::mutex> lock(mutex);
             if (first_error.ok()) first_error = status;

@@ -15,7 +15,8 @@ namespace penstock {
 //
 // Errors: FailedPrecondition  a file's length is not what the scan found: it changed meanwhile.
 //         those of open(2) and read(2), with the file's name.
-absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data, int threads, const std::function<bool(uint32_t, uint32_t&)>& known,
+absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data, int threads,
+                                                       const std::function<bool(uint32_t, uint32_t&)>& known,
                                                        const std::function<void(const IndexProgress&)>& progress);
 
 }  // namespace penstock

@@ -61,15 +61,18 @@ absl::Status CheckManifestPath(const DataSet& data_set, const std::string& manif
   const std::string path = AbsolutePath(manifest_path);
   char real_root[PATH_MAX];
   char real_folder[PATH_MAX];
-  if (::realpath(data_set.root.c_str(), real_root) == nullptr || ::realpath(ParentFolder(path).c_str(), real_folder) == nullptr) return absl::OkStatus();
+  if (::realpath(data_set.root.c_str(), real_root) == nullptr || ::realpath(ParentFolder(path).c_str(), real_folder) == nullptr) {
+    return absl::OkStatus();
+  }
   const std::string root = absl::StrCat(real_root, "/");
   const std::string folder = absl::StrCat(real_folder, "/");
   if (!absl::StartsWith(folder, root)) return absl::OkStatus();
   for (const absl::string_view part : absl::StrSplit(absl::string_view(folder).substr(root.size()), '/', absl::SkipEmpty())) {
     if (part[0] == '.') return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat("manifest_path ", EscapeName(path), " lies among the samples of ", data_set.shown(),
-                                                 ", whose folder would change with every save. Put it outside, or into a hidden folder as .penstock"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("manifest_path ", EscapeName(path), " lies among the samples of ", data_set.shown(),
+                   ", whose folder would change with every save. Put it outside, or into a hidden folder as .penstock"));
 }
 
 // The saved manifest, if it serves: intact, of this data set, not older than it, with what was asked for.
@@ -77,25 +80,34 @@ absl::Status CheckManifestPath(const DataSet& data_set, const std::string& manif
 // Errors: NotFound            there is none.
 //         DataLoss            damaged.
 //         FailedPrecondition  stale; or, `readable` false, of a newer penstock.
-absl::StatusOr<std::shared_ptr<const Manifest>> OpenServing(const std::string& path, const DataSet& data_set, const IndexOptions& options, bool& readable) {
+absl::StatusOr<std::shared_ptr<const Manifest>> OpenServing(const std::string& path, const DataSet& data_set, const IndexOptions& options,
+                                                            bool& readable) {
   readable = true;
   absl::StatusOr<std::shared_ptr<const Manifest>> manifest = ManifestOpener::FromPath(path, data_set.root, ManifestCheck::kAuto);
   if (!manifest.ok()) {
     readable = manifest.status().code() != absl::StatusCode::kFailedPrecondition;
     return manifest.status();
   }
-  const auto unfit = [&](absl::string_view why) { return absl::FailedPreconditionError(absl::StrCat("manifest ", EscapeName(path), " ", why)); };
+  const auto unfit = [&](absl::string_view why) {
+    return absl::FailedPreconditionError(absl::StrCat("manifest ", EscapeName(path), " ", why));
+  };
   const TreeRule rule = (*manifest)->rule();
   if (ManifestOpener::ListName(**manifest) != data_set.list_name) return unfit("is of another list file");
   if (rule != TreeRule::kAuto && data_set.rule != TreeRule::kAuto && rule != data_set.rule) return unfit("was made by another rule");
   if (options.crc && !(*manifest)->has_crc()) return unfit("has no checksums");
   if (options.stat && !(*manifest)->has_mtimes()) return unfit("has no times of modification");
-  if (options.place != PlaceOrder::kNone && (*manifest)->record_bytes() == 0 && (*manifest)->place_order() != options.place) return unfit("has not that order of place");
+  if (options.place != PlaceOrder::kNone && (*manifest)->record_bytes() == 0 && (*manifest)->place_order() != options.place) {
+    return unfit("has not that order of place");
+  }
   if (options.format != ShardFormat::kAuto && options.format != (*manifest)->format()) return unfit("was made by another format");
-  if (options.record_bytes > 0 && static_cast<uint64_t>(options.record_bytes) != (*manifest)->record_bytes()) return unfit("was made with another record_bytes");
+  if (options.record_bytes > 0 && static_cast<uint64_t>(options.record_bytes) != (*manifest)->record_bytes()) {
+    return unfit("was made with another record_bytes");
+  }
   const absl::Status fresh = ManifestOpener::CheckFresh(**manifest);
   if (fresh.code() == absl::StatusCode::kFailedPrecondition && options.keep_stale) {
-    Log(LogLevel::kWarning, absl::StrCat(fresh.message(), ". The run goes on with the saved manifest: what is new is not seen, what is gone fails by name; penstock index --update looks again"));
+    Log(LogLevel::kWarning, absl::StrCat(fresh.message(),
+                                         ". The run goes on with the saved manifest: what is new is not seen, what is gone fails by name; "
+                                         "penstock index --update looks again"));
     return manifest;
   }
   if (!fresh.ok()) return fresh;
@@ -115,7 +127,8 @@ class NameIndex {
   }
   bool Find(const std::string& name, uint32_t& object) const {
     const uint64_t hash = XXH3_64bits(name.data(), name.size());
-    for (auto found = std::lower_bound(hashes_.begin(), hashes_.end(), std::make_pair(hash, uint32_t{0})); found != hashes_.end() && found->first == hash; ++found) {
+    for (auto found = std::lower_bound(hashes_.begin(), hashes_.end(), std::make_pair(hash, uint32_t{0}));
+         found != hashes_.end() && found->first == hash; ++found) {
       object = found->second;
       if (manifest_.ObjectName(object) == name) return true;
     }
@@ -127,11 +140,15 @@ class NameIndex {
   std::vector<std::pair<uint64_t, uint32_t>> hashes_;
 };
 
-std::string CountText(int64_t count, absl::string_view one, absl::string_view many) { return absl::StrCat(count, " ", count == 1 ? one : many); }
+std::string CountText(int64_t count, absl::string_view one, absl::string_view many) {
+  return absl::StrCat(count, " ", count == 1 ? one : many);
+}
 
 void LogResult(const DataSet& data_set, const ManifestData& data, const IndexCounts& counts, int64_t start_ns) {
-  Log(LogLevel::kInfo, absl::StrFormat("indexed %s: %s, %s, in %.1f s", data_set.shown(), CountText(static_cast<int64_t>(data.sample_count()), "sample", "samples"),
-                                       FormatBytes(static_cast<int64_t>(data.total_object_bytes())), static_cast<double>(MonotonicNs() - start_ns) / kNsPerSecond));
+  Log(LogLevel::kInfo, absl::StrFormat("indexed %s: %s, %s, in %.1f s", data_set.shown(),
+                                       CountText(static_cast<int64_t>(data.sample_count()), "sample", "samples"),
+                                       FormatBytes(static_cast<int64_t>(data.total_object_bytes())),
+                                       static_cast<double>(MonotonicNs() - start_ns) / kNsPerSecond));
   std::string text;
   const auto add = [&](int64_t count, absl::string_view one, absl::string_view many) {
     if (count > 0) absl::StrAppend(&text, text.empty() ? "" : ", ", CountText(count, one, many));
@@ -148,7 +165,8 @@ void LogResult(const DataSet& data_set, const ManifestData& data, const IndexCou
 }
 
 // Scans, and writes to `path`; empty: into memory.
-absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& records, const std::string& path, const IndexOptions& options, Mode mode) {
+absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& records, const std::string& path,
+                                    const IndexOptions& options, Mode mode) {
   const int64_t start_ns = MonotonicNs();
   // What Update() compares with. One that cannot be read is as good as none.
   std::shared_ptr<const Manifest> before;
@@ -176,7 +194,9 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& 
   scan.want_mtimes = options.stat || (before != nullptr && before->has_mtimes());
   ScanOutput out;
   out.data = &data;
-  absl::Status scanned = records.one_shard ? ScanOneShard(data_set.list_name, out) : data_set.rule == TreeRule::kList ? ScanList(scan, data_set.list_name, out) : ScanTree(scan, out);
+  absl::Status scanned = records.one_shard                  ? ScanOneShard(data_set.list_name, out)
+                         : data_set.rule == TreeRule::kList ? ScanList(scan, data_set.list_name, out)
+                                                            : ScanTree(scan, out);
   if (scanned.ok() && records.format != ShardFormat::kFiles) scanned = MakeRecords(records, scan.threads, options.progress, data);
   if (!scanned.ok()) return scanned;
 
@@ -206,7 +226,8 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& 
         continue;
       }
       ++kept;
-      if (data.object_bytes(object) != before->ObjectBytes(old) || data.object_place(object) != before->place_hint(old) || out.changed[object]) {
+      if (data.object_bytes(object) != before->ObjectBytes(old) || data.object_place(object) != before->place_hint(old) ||
+          out.changed[object]) {
         ++out.counts.changed;
       } else {
         same[object] = old;
@@ -218,7 +239,8 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& 
   if (options.crc || (before != nullptr && before->has_crc())) {
     std::function<bool(uint32_t, uint32_t&)> known;
     // Trees and lists have one range per sample, so that a sample's number is its object's.
-    if (before != nullptr && before->has_crc() && before->rule() != TreeRule::kAuto && before->record_bytes() == 0 && data.record_bytes() == 0) {
+    if (before != nullptr && before->has_crc() && before->rule() != TreeRule::kAuto && before->record_bytes() == 0 &&
+        data.record_bytes() == 0) {
       known = [&](uint32_t object, uint32_t& crc) {
         if (same[object] == std::numeric_limits<uint32_t>::max()) return false;
         crc = before->Crc(same[object], 0);
@@ -258,7 +280,8 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& 
 }
 
 // Builds at `path` under its lease, or waits for who holds it.
-absl::StatusOr<IndexResult> BuildUnderLease(const DataSet& data_set, const RecordsPlan& records, const std::string& path, const IndexOptions& options, Mode mode) {
+absl::StatusOr<IndexResult> BuildUnderLease(const DataSet& data_set, const RecordsPlan& records, const std::string& path,
+                                            const IndexOptions& options, Mode mode) {
   const std::string lease_path = absl::StrCat(path, ".lease");
   LeaseWatch watch(lease_path);
   const int64_t start_ns = MonotonicNs();
@@ -274,13 +297,16 @@ absl::StatusOr<IndexResult> BuildUnderLease(const DataSet& data_set, const Recor
         absl::StatusOr<std::shared_ptr<const Manifest>> saved = OpenServing(path, data_set, options, readable);
         if (saved.ok()) return IndexResult{*std::move(saved), {}};
         if (!readable) return saved.status();
-        if (saved.status().code() != absl::StatusCode::kNotFound) Log(LogLevel::kWarning, absl::StrCat(saved.status().message(), ". It is rebuilt now"));
+        if (saved.status().code() != absl::StatusCode::kNotFound) {
+          Log(LogLevel::kWarning, absl::StrCat(saved.status().message(), ". It is rebuilt now"));
+        }
       }
       return BuildAt(data_set, records, path, options, mode);
     }
     LeaseWatch::State state = watch.Look();
     if (state == LeaseWatch::State::kDead) {
-      Log(LogLevel::kWarning, absl::StrCat("the lease ", EscapeName(lease_path), " of ", watch.holder(), " is taken over: its holder has ended"));
+      Log(LogLevel::kWarning,
+          absl::StrCat("the lease ", EscapeName(lease_path), " of ", watch.holder(), " is taken over: its holder has ended"));
       watch.Remove();
       continue;
     }
@@ -290,13 +316,15 @@ absl::StatusOr<IndexResult> BuildUnderLease(const DataSet& data_set, const Recor
       const int64_t now_ns = MonotonicNs();
       const double waited_s = static_cast<double>(now_ns - start_ns) / kNsPerSecond;
       if (waited_s >= options.wait_s) {
-        return absl::DeadlineExceededError(absl::StrFormat(
-            "data set %s: waited %.1f s for %s, which holds the lease %s. If it does not index any more, remove that file; else wait longer (wait_s)",
-            data_set.shown(), waited_s, watch.holder(), EscapeName(lease_path)));
+        return absl::DeadlineExceededError(
+            absl::StrFormat("data set %s: waited %.1f s for %s, which holds the lease %s. If it does not index any more, remove that file; "
+                            "else wait longer (wait_s)",
+                            data_set.shown(), waited_s, watch.holder(), EscapeName(lease_path)));
       }
       if (now_ns - reported_ns >= kWaitReportNs) {
         reported_ns = now_ns;
-        Log(LogLevel::kInfo, absl::StrFormat("waiting for %s, which indexes %s, for %.0f s of at most %.0f s", watch.holder(), data_set.shown(), waited_s, options.wait_s));
+        Log(LogLevel::kInfo, absl::StrFormat("waiting for %s, which indexes %s, for %.0f s of at most %.0f s", watch.holder(),
+                                             data_set.shown(), waited_s, options.wait_s));
       }
       if (options.progress) {
         IndexProgress waiting;
@@ -369,10 +397,11 @@ absl::StatusOr<IndexResult> Index(absl::string_view root, const IndexOptions& op
     absl::StrAppend(&refused, refused.empty() ? "" : "; ", status.message());
   }
   if (!options.manifest_path.empty() || mode != Mode::kOpen) {
-    return absl::PermissionDeniedError(absl::StrCat("the manifest of ", data_set->shown(), " can be saved nowhere: ", refused, ". Give manifest_path, or set XDG_CACHE_HOME"));
+    return absl::PermissionDeniedError(absl::StrCat("the manifest of ", data_set->shown(), " can be saved nowhere: ", refused,
+                                                    ". Give manifest_path, or set XDG_CACHE_HOME"));
   }
-  Log(LogLevel::kWarning, absl::StrCat("the manifest of ", data_set->shown(), " can be saved nowhere and is made anew in each run: ", refused,
-                                       ". Give manifest_path, or set XDG_CACHE_HOME"));
+  Log(LogLevel::kWarning, absl::StrCat("the manifest of ", data_set->shown(), " can be saved nowhere and is made anew in each run: ",
+                                       refused, ". Give manifest_path, or set XDG_CACHE_HOME"));
   return BuildAt(*data_set, *records, "", options, mode);
 }
 
@@ -384,7 +413,11 @@ absl::StatusOr<std::shared_ptr<const Manifest>> Manifest::Open(absl::string_view
   return std::move(result->manifest);
 }
 
-absl::StatusOr<IndexResult> Manifest::Build(absl::string_view root, const IndexOptions& options) { return Index(root, options, Mode::kBuild); }
-absl::StatusOr<IndexResult> Manifest::Update(absl::string_view root, const IndexOptions& options) { return Index(root, options, Mode::kUpdate); }
+absl::StatusOr<IndexResult> Manifest::Build(absl::string_view root, const IndexOptions& options) {
+  return Index(root, options, Mode::kBuild);
+}
+absl::StatusOr<IndexResult> Manifest::Update(absl::string_view root, const IndexOptions& options) {
+  return Index(root, options, Mode::kUpdate);
+}
 
 }  // namespace penstock

@@ -83,13 +83,15 @@ struct Holder {
 std::string OwnContent() {
   static std::atomic<uint64_t> counter{0};
   const Realm& own = OwnRealm();
-  return absl::StrCat("penstock lease\n", own.host, "\n", own.boot, "\n", own.pid_namespace, "\n", ::getpid(), "\n", StartTime(::getpid()), "\n",
-                      MonotonicNs(), "-", counter.fetch_add(1), "\n");
+  return absl::StrCat("penstock lease\n", own.host, "\n", own.boot, "\n", own.pid_namespace, "\n", ::getpid(), "\n", StartTime(::getpid()),
+                      "\n", MonotonicNs(), "-", counter.fetch_add(1), "\n");
 }
 
 bool ParseContent(const std::string& content, Holder& holder) {
   const std::vector<std::string> lines = absl::StrSplit(content, '\n');
-  if (lines.size() < 8 || lines[0] != "penstock lease" || !absl::SimpleAtoi(lines[4], &holder.pid) || holder.pid <= 0 || holder.pid > INT_MAX) return false;
+  if (lines.size() < 8 || lines[0] != "penstock lease" || !absl::SimpleAtoi(lines[4], &holder.pid) || holder.pid <= 0 ||
+      holder.pid > INT_MAX)
+    return false;
   holder.realm = {lines[1], lines[2], lines[3]};
   holder.start_time = lines[5];
   return true;

@@ -56,7 +56,9 @@ absl::Status ReadList(const std::string& path, std::string& text, layout::ListFi
     const ssize_t got = ::pread(fd.get(), text.data() + done, text.size() - done, static_cast<off_t>(done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return IoError(errno, absl::StrCat("read of the list file ", shown));
-    if (got == 0) return absl::DataLossError(absl::StrCat("the list file ", shown, " became shorter while it was read. Try again when it is complete"));
+    if (got == 0) {
+      return absl::DataLossError(absl::StrCat("the list file ", shown, " became shorter while it was read. Try again when it is complete"));
+    }
     done += static_cast<size_t>(got);
   }
   return absl::OkStatus();
@@ -82,7 +84,8 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
     const absl::string_view whole(text.data() + begin, end - begin);
     begin = end + 1;
     const auto bad = [&](absl::string_view why) {
-      const absl::string_view cure = !whole.empty() && whole.back() == '\r' ? ". The line ends in a carriage return: convert the list (dos2unix)" : "";
+      const absl::string_view cure =
+          !whole.empty() && whole.back() == '\r' ? ". The line ends in a carriage return: convert the list (dos2unix)" : "";
       return absl::InvalidArgumentError(absl::StrCat(at_line(lines.size()), ": ", why, cure));
     };
     Line line;
@@ -92,7 +95,8 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
       const absl::string_view label = whole.substr(tab + 1);
       const bool digits = !label.empty() && std::all_of(label.begin(), label.end(), [](unsigned char c) { return absl::ascii_isdigit(c); });
       if (!digits || !absl::SimpleAtoi(label, &line.label)) {
-        return bad(absl::StrCat("\"", EscapeName(label), "\" is no label; write path, TAB, a number of 0 to ", std::numeric_limits<int32_t>::max()));
+        return bad(absl::StrCat("\"", EscapeName(label), "\" is no label; write path, TAB, a number of 0 to ",
+                                std::numeric_limits<int32_t>::max()));
       }
     }
     if (line.path.empty()) return bad("there is no path");
@@ -112,8 +116,8 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
       // all of the run in principle.
       for (size_t j = i; j-- > 0 && hashes[j].first == hashes[i].first;) {
         if (lines[hashes[j].second].path != lines[hashes[i].second].path) continue;
-        return absl::InvalidArgumentError(absl::StrCat(at_line(hashes[i].second), ": ", EscapeName(lines[hashes[i].second].path), " is also in line ",
-                                                       hashes[j].second + 1, ". Remove one of them"));
+        return absl::InvalidArgumentError(absl::StrCat(at_line(hashes[i].second), ": ", EscapeName(lines[hashes[i].second].path),
+                                                       " is also in line ", hashes[j].second + 1, ". Remove one of them"));
       }
     }
   }
@@ -134,13 +138,17 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
     const std::string path(line.path);
     if (::statx(root_fd.get(), path.c_str(), AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, mask, &info) != 0) {
       const int error_number = errno;
-      if (error_number != ENOENT && error_number != ENOTDIR) return IoError(error_number, absl::StrCat(at_line(number), ": statx of ", EscapeName(path)));
-      return absl::NotFoundError(absl::StrCat(at_line(number), ": ", EscapeName(path), ": ", ErrnoText(error_number), ". Paths are relative to ", EscapeName(root),
-                                              !path.empty() && path.back() == '\r' ? "; the line ends in a carriage return: convert the list (dos2unix)"
-                                                                                   : "; restore the file or remove the line"));
+      if (error_number != ENOENT && error_number != ENOTDIR) {
+        return IoError(error_number, absl::StrCat(at_line(number), ": statx of ", EscapeName(path)));
+      }
+      return absl::NotFoundError(
+          absl::StrCat(at_line(number), ": ", EscapeName(path), ": ", ErrnoText(error_number), ". Paths are relative to ", EscapeName(root),
+                       !path.empty() && path.back() == '\r' ? "; the line ends in a carriage return: convert the list (dos2unix)"
+                                                            : "; restore the file or remove the line"));
     }
     if (!S_ISREG(info.stx_mode)) {
-      return absl::InvalidArgumentError(absl::StrCat(at_line(number), ": ", EscapeName(path), " is ", S_ISDIR(info.stx_mode) ? "a folder" : "not a regular file",
+      return absl::InvalidArgumentError(absl::StrCat(at_line(number), ": ", EscapeName(path), " is ",
+                                                     S_ISDIR(info.stx_mode) ? "a folder" : "not a regular file",
                                                      ". A list names files only"));
     }
     line.bytes = info.stx_size;

@@ -54,13 +54,16 @@ struct Manifest::Impl {
   std::string labels_path;
   PlaceOrder place_kind = PlaceOrder::kNone;
 
-  absl::Status Damaged(absl::string_view why) const { return absl::DataLossError(absl::StrCat("manifest ", shown, " is damaged: ", why, kRebuild)); }
+  absl::Status Damaged(absl::string_view why) const {
+    return absl::DataLossError(absl::StrCat("manifest ", shown, " is damaged: ", why, kRebuild));
+  }
 };
 
 Manifest::Manifest() : impl_(new Impl) {}
 Manifest::~Manifest() = default;
 
-absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromPath(const std::string& path, const std::string& root, ManifestCheck check) {
+absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromPath(const std::string& path, const std::string& root,
+                                                                         ManifestCheck check) {
   absl::StatusOr<std::shared_ptr<const MappedFile>> file = MappedFile::Open(path);
   if (!file.ok()) return file.status();
   return FromMapping(*std::move(file), path, root, check);
@@ -81,19 +84,22 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   const auto* header = reinterpret_cast<const layout::Header*>(data);
   if (header->column_count > layout::kColumnsMax) return impl.Damaged(absl::StrCat("it claims ", header->column_count, " columns"));
   const uint64_t directory_bytes = uint64_t{header->column_count} * sizeof(layout::Column);
-  if (bytes - sizeof(layout::Header) < directory_bytes) return impl.Damaged(absl::StrCat("it has ", bytes, " bytes, less than its column directory"));
+  if (bytes - sizeof(layout::Header) < directory_bytes) {
+    return impl.Damaged(absl::StrCat("it has ", bytes, " bytes, less than its column directory"));
+  }
   layout::Header without_crc = *header;
   without_crc.header_crc = 0;
   const uint32_t crc = Crc32c(data + sizeof(layout::Header), directory_bytes, Crc32c(&without_crc, sizeof without_crc));
   if (crc != header->header_crc) return impl.Damaged("the checksum of its header is wrong");
   // Only an intact header can tell of another version.
   if (header->version != layout::kVersion) {
-    return absl::FailedPreconditionError(absl::StrCat("manifest ", impl.shown, " has the layout version ", header->version, ", this penstock reads version ",
-                                                      layout::kVersion, ". Use a newer penstock, or another manifest_path"));
+    return absl::FailedPreconditionError(absl::StrCat("manifest ", impl.shown, " has the layout version ", header->version,
+                                                      ", this penstock reads version ", layout::kVersion,
+                                                      ". Use a newer penstock, or another manifest_path"));
   }
   if (header->file_bytes != bytes) return impl.Damaged(absl::StrCat("it has ", bytes, " of ", header->file_bytes, " bytes"));
-  if (header->sample_count > uint64_t{INT64_MAX} || header->object_count > UINT32_MAX || header->folder_count > UINT32_MAX || header->class_count > INT32_MAX ||
-      header->range_count < header->sample_count) {
+  if (header->sample_count > uint64_t{INT64_MAX} || header->object_count > UINT32_MAX || header->folder_count > UINT32_MAX ||
+      header->class_count > INT32_MAX || header->range_count < header->sample_count) {
     return impl.Damaged("its counts are out of range");
   }
   impl.header = header;
@@ -121,7 +127,9 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
     }
     const layout::Column& column = *found->second;
     if (column.bytes % sizeof(T) != 0 || column.bytes / sizeof(T) != count) {
-      if (problem.ok()) problem = impl.Damaged(absl::StrCat("its column ", name, " has ", column.bytes, " bytes, not those of ", count, " values"));
+      if (problem.ok()) {
+        problem = impl.Damaged(absl::StrCat("its column ", name, " has ", column.bytes, " bytes, not those of ", count, " values"));
+      }
       return;
     }
     values = reinterpret_cast<const T*>(data + column.offset_bytes);
@@ -137,7 +145,9 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   const uint64_t samples = header->sample_count;
   const uint64_t objects = header->object_count;
   const uint64_t ranges = header->range_count;
-  const auto blocks = [](uint64_t count) { return (count >> NameTable::kBlockShift) + ((count & ((1 << NameTable::kBlockShift) - 1)) != 0 ? 1 : 0); };
+  const auto blocks = [](uint64_t count) {
+    return (count >> NameTable::kBlockShift) + ((count & ((1 << NameTable::kBlockShift) - 1)) != 0 ? 1 : 0);
+  };
   NameTable& names = impl.names;
   names.object_count = objects;
   names.folder_count = header->folder_count;
@@ -155,7 +165,9 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   take(manifest->place_order_, layout::kOrderByInode, samples, false);
   take(by_extent, layout::kOrderByExtent, samples, false);
   impl.place_kind = by_extent != nullptr ? PlaceOrder::kExtent : manifest->place_order_ != nullptr ? PlaceOrder::kInode : PlaceOrder::kNone;
-  if (by_extent != nullptr && std::exchange(manifest->place_order_, by_extent) != nullptr) return impl.Damaged("it has two orders of place");
+  if (by_extent != nullptr && std::exchange(manifest->place_order_, by_extent) != nullptr) {
+    return impl.Damaged("it has two orders of place");
+  }
   take(manifest->labels_, layout::kLabels, samples, false);
   take(impl.class_offsets, layout::kClassOffsets, header->class_count, header->class_count > 0);
   take_names(impl.class_names, impl.class_names_bytes, layout::kClassNames, header->class_count > 0);
@@ -184,27 +196,33 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
     const layout::Column& column = *found->second;
     if (column.bytes < sizeof(layout::RecordSource)) return impl.Damaged("its column RECS is too short");
     std::memcpy(&impl.record_source, data + column.offset_bytes, sizeof impl.record_source);
-    impl.labels_path.assign(reinterpret_cast<const char*>(data + column.offset_bytes + sizeof impl.record_source), column.bytes - sizeof impl.record_source);
+    impl.labels_path.assign(reinterpret_cast<const char*>(data + column.offset_bytes + sizeof impl.record_source),
+                            column.bytes - sizeof impl.record_source);
     by_tag.erase(found);
   }
   if (!problem.ok()) return problem;
   for (const auto& [tag, column] : by_tag) {
     if ((column->flags & layout::kColumnRequired) == 0) continue;
-    return absl::FailedPreconditionError(absl::StrCat("manifest ", impl.shown, " cannot be read without its column ",
-                                                      EscapeName(std::string(reinterpret_cast<const char*>(&tag), sizeof tag)),
-                                                      ", which this penstock does not know. Use a newer penstock, or another manifest_path"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("manifest ", impl.shown, " cannot be read without its column ",
+                     EscapeName(std::string(reinterpret_cast<const char*>(&tag), sizeof tag)),
+                     ", which this penstock does not know. Use a newer penstock, or another manifest_path"));
   }
   if (records != nullptr) {
-    if (packed != nullptr || manifest->range_first_ != nullptr || manifest->range_delivered_ != nullptr || impl.range_fields != nullptr || ranges != samples ||
-        (objects == 0 && samples > 0)) {
+    if (packed != nullptr || manifest->range_first_ != nullptr || manifest->range_delivered_ != nullptr || impl.range_fields != nullptr ||
+        ranges != samples || (objects == 0 && samples > 0)) {
       return impl.Damaged("its column FIXR does not go with its other columns and counts");
     }
     // Not always verified: whatever it holds, a record is no longer than the header says of the longest.
     manifest->record_bytes_ = std::min({records[0], header->max_stored_bytes, header->max_delivered_bytes, layout::kRangeBytesMax});
     if (manifest->record_bytes_ == 0) return impl.Damaged("its records have 0 bytes");
     impl.runs = reinterpret_cast<const layout::RecordRun*>(records + 1);
-  } else if (packed == nullptr && (ranges != samples || samples > objects)) return impl.Damaged("it has more samples than objects and no ranges");
-  if ((manifest->range_first_ == nullptr) != (impl.range_bases == nullptr)) return impl.Damaged("of its columns RBAS and RFST one is missing");
+  } else if (packed == nullptr && (ranges != samples || samples > objects)) {
+    return impl.Damaged("it has more samples than objects and no ranges");
+  }
+  if ((manifest->range_first_ == nullptr) != (impl.range_bases == nullptr)) {
+    return impl.Damaged("of its columns RBAS and RFST one is missing");
+  }
   if (packed == nullptr && manifest->range_first_ != nullptr) return impl.Damaged("its column RANG is missing");
 
   manifest->sample_count_ = static_cast<int64_t>(samples);
@@ -233,13 +251,14 @@ absl::Status ManifestOpener::CheckFresh(const Manifest& manifest) {
                                      ". Check that its file system is mounted on this node, or give the root where it is now"));
   }
   const auto stale = [&](absl::string_view what, absl::string_view how) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("manifest ", impl.shown, " is older than its data set: ", EscapeName(absl::StrCat(impl.root, what.empty() ? "" : "/", what)), " ", how));
+    return absl::FailedPreconditionError(absl::StrCat("manifest ", impl.shown, " is older than its data set: ",
+                                                      EscapeName(absl::StrCat(impl.root, what.empty() ? "" : "/", what)), " ", how));
   };
   struct stat info;
   if (impl.header->rule == layout::kRuleList) {
     if (::fstatat(root_fd.get(), impl.list_name.c_str(), &info, 0) != 0) return stale(impl.list_name, "cannot be found any more");
-    if (static_cast<uint64_t>(info.st_size) != impl.list.bytes || int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec != impl.list.mtime_ns) {
+    if (static_cast<uint64_t>(info.st_size) != impl.list.bytes ||
+        int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec != impl.list.mtime_ns) {
       return stale(impl.list_name, "was written since");
     }
   }
@@ -248,7 +267,8 @@ absl::Status ManifestOpener::CheckFresh(const Manifest& manifest) {
   const uint64_t count = impl.header->folder_count;
   const uint64_t asked = std::min(count, kFoldersAskedMax);
   for (uint64_t i = 0; i < asked; ++i) {
-    const uint64_t folder = count <= asked ? i : static_cast<uint64_t>(static_cast<double>(i) * (static_cast<double>(count) / static_cast<double>(asked)));
+    const uint64_t folder =
+        count <= asked ? i : static_cast<uint64_t>(static_cast<double>(i) * (static_cast<double>(count) / static_cast<double>(asked)));
     if (impl.folder_times[folder] == kMtimeUnknown) continue;
     const char* name = impl.names.FolderName(static_cast<uint32_t>(folder));
     if (::fstatat(root_fd.get(), *name == '\0' ? "." : name, &info, 0) != 0) return stale(name, "cannot be found any more");
@@ -265,7 +285,8 @@ std::string ManifestOpener::LabelsPath(const Manifest& manifest) { return manife
 std::string ManifestOpener::ListName(const Manifest& manifest) { return manifest.impl_->list_name; }
 
 absl::StatusOr<std::shared_ptr<const Manifest>> Manifest::OpenSaved(absl::string_view manifest_path, const OpenSavedOptions& options) {
-  absl::StatusOr<std::shared_ptr<const Manifest>> manifest = ManifestOpener::FromPath(AbsolutePath(manifest_path), options.root, options.check);
+  absl::StatusOr<std::shared_ptr<const Manifest>> manifest =
+      ManifestOpener::FromPath(AbsolutePath(manifest_path), options.root, options.check);
   if (!manifest.ok() || !options.check_root) return manifest;
   const absl::Status status = ManifestOpener::CheckFresh(**manifest);
   if (status.code() == absl::StatusCode::kFailedPrecondition) {
@@ -280,7 +301,9 @@ absl::Status Manifest::Verify() const {
   for (uint32_t i = 0; i < impl.header->column_count; ++i) {
     const layout::Column& column = impl.columns[i];
     if (Crc32c(impl.file->data() + column.offset_bytes, column.bytes) != column.crc) {
-      return impl.Damaged(absl::StrCat("the checksum of its column ", EscapeName(std::string(reinterpret_cast<const char*>(&column.tag), sizeof column.tag)), " is wrong"));
+      return impl.Damaged(absl::StrCat("the checksum of its column ",
+                                       EscapeName(std::string(reinterpret_cast<const char*>(&column.tag), sizeof column.tag)),
+                                       " is wrong"));
     }
   }
   return absl::OkStatus();
@@ -296,12 +319,15 @@ uint64_t Manifest::FirstRange(int64_t id) const {
 
 int Manifest::CountOfRanges(int64_t id) const {
   const uint64_t first = FirstRange(id);
-  const uint64_t end = std::min(impl_->range_bases[(id + 1) >> NameTable::kBlockShift] + range_first_[id + 1], static_cast<uint64_t>(range_count_));
+  const uint64_t end =
+      std::min(impl_->range_bases[(id + 1) >> NameTable::kBlockShift] + range_first_[id + 1], static_cast<uint64_t>(range_count_));
   return end <= first ? 1 : static_cast<int>(std::min<uint64_t>(end - first, INT_MAX));
 }
 
 Range Manifest::PackedRangeAt(int64_t id, int i) const {
-  const uint64_t index = range_first_ == nullptr ? static_cast<uint64_t>(id) : std::min(FirstRange(id) + static_cast<uint64_t>(i), static_cast<uint64_t>(range_count_) - 1);
+  const uint64_t index = range_first_ == nullptr
+                             ? static_cast<uint64_t>(id)
+                             : std::min(FirstRange(id) + static_cast<uint64_t>(i), static_cast<uint64_t>(range_count_) - 1);
   Range range;
   if (ranges_ == nullptr) {
     range.object = static_cast<uint32_t>(index);
@@ -323,9 +349,11 @@ Range Manifest::RecordAt(int64_t id) const {
   const layout::RecordRun* const runs = impl_->runs;
   const auto sample = static_cast<uint64_t>(id);
   const auto objects = static_cast<uint64_t>(object_count_);
-  uint64_t object = std::min(objects - 1, static_cast<uint64_t>(static_cast<double>(id) / static_cast<double>(sample_count_) * static_cast<double>(objects)));
+  uint64_t object = std::min(
+      objects - 1, static_cast<uint64_t>(static_cast<double>(id) / static_cast<double>(sample_count_) * static_cast<double>(objects)));
   if (runs[object].first_sample > sample || (object + 1 < objects && runs[object + 1].first_sample <= sample)) {
-    const auto* const after = std::upper_bound(runs, runs + objects, sample, [](uint64_t value, const layout::RecordRun& run) { return value < run.first_sample; });
+    const auto* const after = std::upper_bound(runs, runs + objects, sample,
+                                               [](uint64_t value, const layout::RecordRun& run) { return value < run.first_sample; });
     object = after == runs ? 0 : static_cast<uint64_t>(after - runs) - 1;
   }
   Range range;
@@ -364,7 +392,8 @@ std::string Manifest::class_name(int32_t label) const {
 }
 
 std::string Manifest::fingerprint() const {
-  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(impl_->header->fingerprint), sizeof impl_->header->fingerprint));
+  return absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(impl_->header->fingerprint), sizeof impl_->header->fingerprint));
 }
 
 const std::string& Manifest::root() const { return impl_->root; }

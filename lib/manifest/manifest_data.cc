@@ -72,10 +72,12 @@ uint32_t ManifestData::AddFolder(absl::string_view path, int64_t mtime_ns) {
 absl::StatusOr<uint32_t> ManifestData::AddObject(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode,
                                                  int64_t mtime_ns) {
   if (object_bytes_.size() >= std::numeric_limits<uint32_t>::max()) {
-    return absl::ResourceExhaustedError(absl::StrCat("manifest of ", EscapeName(root_), ": more than 2^32-1 objects. Split the data set, or pack it"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("manifest of ", EscapeName(root_), ": more than 2^32-1 objects. Split the data set, or pack it"));
   }
   if (bytes > layout::kRangeBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("manifest of ", EscapeName(root_), ": ", EscapeName(name), " has ", bytes, " bytes; the limit is 2^48-1"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("manifest of ", EscapeName(root_), ": ", EscapeName(name), " has ", bytes, " bytes; the limit is 2^48-1"));
   }
   if ((object_bytes_.size() & kBlockMask) == 0) name_bases_.push_back(names_.size());
   const uint64_t offset = names_.size() - name_bases_.back();
@@ -99,7 +101,8 @@ absl::StatusOr<uint32_t> ManifestData::AddObject(uint32_t folder, absl::string_v
 }
 
 bool ManifestData::IsWholeObject(const Range& range) const {
-  return range.offset_bytes == 0 && range.stored_bytes == object_bytes_[range.object] && range.delivered_bytes == range.stored_bytes && range.field == 0;
+  return range.offset_bytes == 0 && range.stored_bytes == object_bytes_[range.object] && range.delivered_bytes == range.stored_bytes &&
+         range.field == 0;
 }
 
 void ManifestData::MakeRangesExplicit() {
@@ -122,10 +125,13 @@ absl::StatusOr<int64_t> ManifestData::AddSample(int32_t label, absl::Span<const 
   if (ranges.size() > INT_MAX) return bad("it has more than 2^31-1 ranges");
   uint64_t delivered = 0;
   for (const Range& range : ranges) {
-    if (range.object >= object_bytes_.size()) return bad(absl::StrCat("object ", range.object, " was not added; there are ", object_bytes_.size()));
+    if (range.object >= object_bytes_.size()) {
+      return bad(absl::StrCat("object ", range.object, " was not added; there are ", object_bytes_.size()));
+    }
     const uint64_t whole = object_bytes_[range.object];
     if (range.offset_bytes > whole || range.stored_bytes > whole - range.offset_bytes) {
-      return bad(absl::StrCat("its range of ", range.stored_bytes, " bytes at ", range.offset_bytes, " ends beyond object ", range.object, ", which has ", whole));
+      return bad(absl::StrCat("its range of ", range.stored_bytes, " bytes at ", range.offset_bytes, " ends beyond object ", range.object,
+                              ", which has ", whole));
     }
     // Each part is bounded before the sum is, so that the sum cannot wrap.
     if (range.delivered_bytes > layout::kRangeBytesMax || (delivered += range.delivered_bytes) > layout::kRangeBytesMax) {
@@ -177,8 +183,10 @@ void ManifestData::Reserve(uint64_t objects, uint64_t name_bytes) {
   labels_.reserve(objects);
 }
 
-void ManifestData::MakeRecords(uint64_t record_bytes, std::vector<layout::RecordRun> runs, uint64_t sample_count, std::vector<int32_t> labels) {
-  PENSTOCK_CHECK(implicit_ && sample_count_ == object_bytes_.size() && runs.size() == sample_count_ && record_bytes > 0, "files become shards once, all of them");
+void ManifestData::MakeRecords(uint64_t record_bytes, std::vector<layout::RecordRun> runs, uint64_t sample_count,
+                               std::vector<int32_t> labels) {
+  PENSTOCK_CHECK(implicit_ && sample_count_ == object_bytes_.size() && runs.size() == sample_count_ && record_bytes > 0,
+                 "files become shards once, all of them");
   PENSTOCK_CHECK(labels.empty() || labels.size() == sample_count, "one label per record");
   if (labels.empty() && has_labels_) {
     labels.reserve(sample_count);
@@ -265,7 +273,8 @@ void ManifestData::Summarise(layout::Header& header) const {
 
 absl::Status ManifestData::WriteTo(SaveFile& out) const {
   if (!crcs_.empty() && crcs_.size() != (implicit_ ? sample_count_ : ranges_.size())) {
-    return absl::InternalError(absl::StrCat("manifest of ", EscapeName(root_), ": ", crcs_.size(), " checksums for ", sample_count_, " samples"));
+    return absl::InternalError(
+        absl::StrCat("manifest of ", EscapeName(root_), ": ", crcs_.size(), " checksums for ", sample_count_, " samples"));
   }
   layout::Header header{};
   std::memcpy(header.magic, layout::kMagic, sizeof header.magic);
@@ -315,7 +324,9 @@ absl::Status ManifestData::WriteTo(SaveFile& out) const {
   add(layout::kObjectBytes, object_bytes_);
   if (has_places_) add(layout::kObjectPlaces, places_);
   if (!object_times_.empty()) add(layout::kObjectTimes, object_times_);
-  if (place_kind_ != PlaceOrder::kNone) add(place_kind_ == PlaceOrder::kInode ? layout::kOrderByInode : layout::kOrderByExtent, place_order_);
+  if (place_kind_ != PlaceOrder::kNone) {
+    add(place_kind_ == PlaceOrder::kInode ? layout::kOrderByInode : layout::kOrderByExtent, place_order_);
+  }
   if (has_labels_) add(layout::kLabels, labels_);
   std::vector<uint64_t> range_bases;
   std::vector<uint32_t> range_first;

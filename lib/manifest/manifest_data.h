@@ -45,10 +45,12 @@ class ManifestData {
   // Valid until the next change.
   NameTable Names() const;
 
-  // Turns files, one sample each until now, into shards of fixed-size records: `runs` has one entry per object. `labels`: one per record, or
-  // none; then each record has its file's label. `labels_path` is kept for indexing again.
+  // Turns files, one sample each until now, into shards of fixed-size records: `runs` has one entry per object. `labels`: one per record,
+  // or none; then each record has its file's label. `labels_path` is kept for indexing again.
   void MakeRecords(uint64_t record_bytes, std::vector<layout::RecordRun> runs, uint64_t sample_count, std::vector<int32_t> labels);
-  void SetRecordSource(const layout::RecordSource& source, std::string labels_path) { record_source_ = source, labels_path_ = std::move(labels_path); }
+  void SetRecordSource(const layout::RecordSource& source, std::string labels_path) {
+    record_source_ = source, labels_path_ = std::move(labels_path);
+  }
   // Ids in the order of place, a permutation of all.
   void SetPlaceOrder(PlaceOrder kind, std::vector<uint32_t> order) { place_kind_ = kind, place_order_ = std::move(order); }
   uint64_t record_bytes() const { return record_bytes_; }

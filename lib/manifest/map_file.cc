@@ -48,7 +48,10 @@ absl::Status CopyAll(int from, int to, uint64_t bytes, const std::string& shown)
     const ssize_t got = ::pread(from, buffer.get(), std::min<uint64_t>(kStepBytes, bytes - done), static_cast<off_t>(done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return IoError(errno, absl::StrCat("read of ", shown, " at ", done));
-    if (got == 0) return absl::DataLossError(absl::StrCat("read of ", shown, ": it ended at ", done, " of ", bytes, " bytes while it was copied. Try again"));
+    if (got == 0) {
+      return absl::DataLossError(
+          absl::StrCat("read of ", shown, ": it ended at ", done, " of ", bytes, " bytes while it was copied. Try again"));
+    }
     for (ssize_t put = 0; put < got;) {
       const ssize_t written = ::pwrite(to, buffer.get() + put, static_cast<size_t>(got - put), static_cast<off_t>(done) + put);
       if (written < 0 && errno == EINTR) continue;
@@ -102,7 +105,9 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::FromDescriptor(UniqueFd fd, const std::string& shown, Mode mode) {
   struct stat info;
   if (::fstat(fd.get(), &info) != 0) return IoError(errno, absl::StrCat("fstat of ", shown));
-  if (!S_ISREG(info.st_mode)) return absl::DataLossError(absl::StrCat("manifest ", shown, ": not a regular file. Remove it and index again (penstock index)"));
+  if (!S_ISREG(info.st_mode)) {
+    return absl::DataLossError(absl::StrCat("manifest ", shown, ": not a regular file. Remove it and index again (penstock index)"));
+  }
   const auto bytes = static_cast<uint64_t>(info.st_size);
   const bool copy = mode == Mode::kCopy || !IsOnLocalFileSystem(fd.get());
   if (copy) {

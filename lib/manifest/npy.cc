@@ -182,8 +182,10 @@ class Parser {
     const char kind = rest[0];
     rest.remove_prefix(1);
     if (kind == 'O') {
-      why_ = "it holds Python objects (dtype object), which are pickled and have no fixed size. Save it with a numeric dtype: numpy.stack() the objects, or "
-             "array.astype(numpy.float32)";
+      why_ =
+          "it holds Python objects (dtype object), which are pickled and have no fixed size. Save it with a numeric dtype: numpy.stack() "
+          "the objects, or "
+          "array.astype(numpy.float32)";
       return false;
     }
     if (!absl::StrContains("?biufcSaUVMm", absl::string_view(&kind, 1))) return Unknown(type);
@@ -210,7 +212,8 @@ class Parser {
     return false;
   }
   bool Unknown(absl::string_view type) {
-    why_ = absl::StrCat("its dtype '", EscapeName(std::string(type)), "' is not known. Save it with a numeric dtype, or index it with --format raw --record-bytes N --header-bytes H");
+    why_ = absl::StrCat("its dtype '", EscapeName(std::string(type)),
+                        "' is not known. Save it with a numeric dtype, or index it with --format raw --record-bytes N --header-bytes H");
     return false;
   }
 
@@ -225,19 +228,26 @@ bool IsNpy(absl::string_view begin) { return begin.substr(0, kMagic.size()) == k
 
 absl::StatusOr<uint64_t> NpyHeaderBytes(absl::string_view begin, const std::string& shown) {
   if (!IsNpy(begin)) {
-    return absl::InvalidArgumentError(absl::StrCat(shown, " does not begin as a .npy file does. Save it with numpy.save(), or index it with --format raw --record-bytes N"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        shown, " does not begin as a .npy file does. Save it with numpy.save(), or index it with --format raw --record-bytes N"));
   }
   const auto at = [&](size_t i) { return static_cast<uint64_t>(static_cast<unsigned char>(begin[i])); };
-  if (begin.size() < 10) return absl::DataLossError(absl::StrCat(shown, " has ", begin.size(), " bytes: it ends inside its .npy header. Write it again"));
+  if (begin.size() < 10) {
+    return absl::DataLossError(absl::StrCat(shown, " has ", begin.size(), " bytes: it ends inside its .npy header. Write it again"));
+  }
   const uint64_t major = at(6);
   if (major < 1 || major > 3) {
-    return absl::InvalidArgumentError(absl::StrCat(shown, " has the .npy version ", major, ".", at(7), "; versions 1 to 3 are known. Save it with numpy.save()"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(shown, " has the .npy version ", major, ".", at(7), "; versions 1 to 3 are known. Save it with numpy.save()"));
   }
-  if (major > 1 && begin.size() < 12) return absl::DataLossError(absl::StrCat(shown, " has ", begin.size(), " bytes: it ends inside its .npy header. Write it again"));
+  if (major > 1 && begin.size() < 12) {
+    return absl::DataLossError(absl::StrCat(shown, " has ", begin.size(), " bytes: it ends inside its .npy header. Write it again"));
+  }
   const uint64_t length = major == 1 ? at(8) | at(9) << 8 : at(8) | at(9) << 8 | at(10) << 16 | at(11) << 24;
   if (length > kNpyHeaderBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat(shown, " has a .npy header of ", length, " bytes; the limit is ", kNpyHeaderBytesMax,
-                                                   ". It is damaged, or a structure of too many fields: save the fields as arrays of their own"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(shown, " has a .npy header of ", length, " bytes; the limit is ", kNpyHeaderBytesMax,
+                     ". It is damaged, or a structure of too many fields: save the fields as arrays of their own"));
   }
   return length + (major == 1 ? 10 : 12);
 }
@@ -246,20 +256,24 @@ absl::StatusOr<NpyHeader> ParseNpy(absl::string_view header, uint64_t file_bytes
   absl::StatusOr<uint64_t> claimed = NpyHeaderBytes(header, shown);
   if (!claimed.ok()) return claimed.status();
   if (header.size() < *claimed) {
-    return absl::DataLossError(absl::StrCat(shown, " ends at byte ", header.size(), ", inside its .npy header of ", *claimed, " bytes. It was cut short: write it again"));
+    return absl::DataLossError(absl::StrCat(shown, " ends at byte ", header.size(), ", inside its .npy header of ", *claimed,
+                                            " bytes. It was cut short: write it again"));
   }
-  const absl::string_view text = header.substr(static_cast<unsigned char>(header[6]) == 1 ? 10 : 12, *claimed - (static_cast<unsigned char>(header[6]) == 1 ? 10 : 12));
+  const absl::string_view text = header.substr(static_cast<unsigned char>(header[6]) == 1 ? 10 : 12,
+                                               *claimed - (static_cast<unsigned char>(header[6]) == 1 ? 10 : 12));
   NpyHeader result;
   result.header_bytes = *claimed;
   std::vector<uint64_t> shape;
   bool fortran = false;
   Parser parser(text);
   if (!parser.Dict(result, shape, fortran)) {
-    return absl::InvalidArgumentError(absl::StrCat(shown, ": ", parser.why().empty() ? "its .npy header is malformed" : parser.why(), " (header: ",
-                                                   EscapeName(std::string(absl::StripAsciiWhitespace(text.substr(0, kShownMax)))), ")"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(shown, ": ", parser.why().empty() ? "its .npy header is malformed" : parser.why(),
+                     " (header: ", EscapeName(std::string(absl::StripAsciiWhitespace(text.substr(0, kShownMax)))), ")"));
   }
   if (shape.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(shown, " is a single number without axes; its first axis is to count the samples. Save array[numpy.newaxis], or more than one"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        shown, " is a single number without axes; its first axis is to count the samples. Save array[numpy.newaxis], or more than one"));
   }
   if (fortran) {
     return absl::InvalidArgumentError(
@@ -272,24 +286,30 @@ absl::StatusOr<NpyHeader> ParseNpy(absl::string_view header, uint64_t file_bytes
     small = small && Multiply(result.record_bytes, shape[i], result.record_bytes);
     absl::StrAppend(&result.inner_shape, result.inner_shape.empty() ? "" : ",", shape[i]);
   }
-  if (result.sample_count == 0) return absl::NotFoundError(absl::StrCat(shown, " holds 0 samples: its first axis is 0. Leave it out of the data set"));
+  if (result.sample_count == 0) {
+    return absl::NotFoundError(absl::StrCat(shown, " holds 0 samples: its first axis is 0. Leave it out of the data set"));
+  }
   uint64_t data_bytes = 0;
   if (!small || !Multiply(result.record_bytes, result.sample_count, data_bytes)) {
-    return absl::InvalidArgumentError(absl::StrCat(shown, " claims ", result.sample_count, " samples of shape (", result.inner_shape, ") with ", result.item_bytes,
-                                                   " bytes each number: 2^48 bytes or more. Its header is damaged, or the array is to be split"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(shown, " claims ", result.sample_count, " samples of shape (", result.inner_shape, ") with ", result.item_bytes,
+                     " bytes each number: 2^48 bytes or more. Its header is damaged, or the array is to be split"));
   }
   if (result.record_bytes == 0) {
-    return absl::InvalidArgumentError(absl::StrCat(shown, " holds samples of 0 bytes: shape (", result.inner_shape, "), ", result.item_bytes, " bytes each number"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(shown, " holds samples of 0 bytes: shape (", result.inner_shape, "), ", result.item_bytes, " bytes each number"));
   }
   const uint64_t expected = result.header_bytes + data_bytes;
   if (file_bytes < expected) {
-    return absl::DataLossError(absl::StrCat(shown, " has ", file_bytes, " bytes, and its header says ", result.sample_count, " samples of ", result.record_bytes, " bytes behind ",
-                                            result.header_bytes, " bytes of header: ", expected, ". It was cut short at sample ",
-                                            (file_bytes - std::min(file_bytes, result.header_bytes)) / result.record_bytes, ": write it again"));
+    return absl::DataLossError(
+        absl::StrCat(shown, " has ", file_bytes, " bytes, and its header says ", result.sample_count, " samples of ", result.record_bytes,
+                     " bytes behind ", result.header_bytes, " bytes of header: ", expected, ". It was cut short at sample ",
+                     (file_bytes - std::min(file_bytes, result.header_bytes)) / result.record_bytes, ": write it again"));
   }
   if (file_bytes > expected) {
-    return absl::InvalidArgumentError(absl::StrCat(shown, " has ", file_bytes, " bytes, ", file_bytes - expected, " more than the ", result.sample_count, " samples of ",
-                                                   result.record_bytes, " bytes of its header. Perhaps several arrays were saved into it: save each into a file of its own"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        shown, " has ", file_bytes, " bytes, ", file_bytes - expected, " more than the ", result.sample_count, " samples of ",
+        result.record_bytes, " bytes of its header. Perhaps several arrays were saved into it: save each into a file of its own"));
   }
   return result;
 }

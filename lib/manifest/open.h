@@ -21,8 +21,8 @@ inline constexpr uint64_t kFoldersAskedMax = 1000;
 class ManifestOpener {
  public:
   // `root` empty: as saved.
-  static absl::StatusOr<std::shared_ptr<const Manifest>> FromMapping(std::shared_ptr<const MappedFile> file, const std::string& path, const std::string& root,
-                                                                     ManifestCheck check);
+  static absl::StatusOr<std::shared_ptr<const Manifest>> FromMapping(std::shared_ptr<const MappedFile> file, const std::string& path,
+                                                                     const std::string& root, ManifestCheck check);
   static absl::StatusOr<std::shared_ptr<const Manifest>> FromPath(const std::string& path, const std::string& root, ManifestCheck check);
 
   // FailedPrecondition where the data set has changed since the manifest was made; names what differs, without a cure.

@@ -79,15 +79,17 @@ absl::StatusOr<DataSet> FindDataSet(absl::string_view path, TreeRule rule) {
   if (::stat(data_set.root.c_str(), &info) != 0) {
     const int error_number = errno;
     const absl::string_view cure = error_number == ENOENT ? ". Check the path, and that its file system is mounted on this node" : "";
-    return absl::Status(ErrnoToCode(error_number), absl::StrCat("data set ", EscapeName(data_set.root), ": stat: ", ErrnoText(error_number), cure));
+    return absl::Status(ErrnoToCode(error_number),
+                        absl::StrCat("data set ", EscapeName(data_set.root), ": stat: ", ErrnoText(error_number), cure));
   }
   if (S_ISDIR(info.st_mode)) {
     if (rule != TreeRule::kList) return data_set;
-    return absl::InvalidArgumentError(
-        absl::StrCat("data set ", data_set.shown(), " is a folder, and the rule says list file. Give the list file's path, or the rule auto"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "data set ", data_set.shown(), " is a folder, and the rule says list file. Give the list file's path, or the rule auto"));
   }
   if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat("data set ", data_set.shown(), " is neither a folder nor a file. Give a folder or a list file"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("data set ", data_set.shown(), " is neither a folder nor a file. Give a folder or a list file"));
   }
   if (rule != TreeRule::kList && rule != TreeRule::kAuto) {
     return absl::InvalidArgumentError(

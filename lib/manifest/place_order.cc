@@ -43,23 +43,27 @@ absl::Status FirstExtent(const FileStore& store, uint32_t object, std::string& s
   if (::ioctl(fd.get(), FS_IOC_FIEMAP, map) != 0) {
     const int error_number = errno;
     if (error_number == EOPNOTSUPP || error_number == ENOTTY || error_number == EINVAL) {
-      return absl::FailedPreconditionError(absl::StrCat("place: the file system of ", EscapeName(store.Name(object)), " does not tell where files lie (FIEMAP: ", ErrnoText(error_number),
+      return absl::FailedPreconditionError(absl::StrCat("place: the file system of ", EscapeName(store.Name(object)),
+                                                        " does not tell where files lie (FIEMAP: ", ErrnoText(error_number),
                                                         "). Order by inode instead (--place inode)"));
     }
     return IoError(error_number, absl::StrCat("place: FIEMAP of ", EscapeName(store.Name(object))));
   }
   const fiemap_extent& extent = map->fm_extents[0];
   // Not written out yet, or inside the inode: no address that means anything.
-  const bool known = map->fm_mapped_extents > 0 && (extent.fe_flags & (FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_DATA_INLINE)) == 0;
+  const bool known =
+      map->fm_mapped_extents > 0 && (extent.fe_flags & (FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_DATA_INLINE)) == 0;
   address = known ? extent.fe_physical : 0;
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<uint32_t>> OrderByPlace(const ManifestData& data, PlaceOrder kind, int threads, const std::function<void(const IndexProgress&)>& progress) {
+absl::StatusOr<std::vector<uint32_t>> OrderByPlace(const ManifestData& data, PlaceOrder kind, int threads,
+                                                   const std::function<void(const IndexProgress&)>& progress) {
   if (data.object_count() >= std::numeric_limits<uint32_t>::max()) {
-    return absl::ResourceExhaustedError(absl::StrCat("manifest of ", EscapeName(data.root()), ": an order of place is for fewer than 2^32-1 samples"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("manifest of ", EscapeName(data.root()), ": an order of place is for fewer than 2^32-1 samples"));
   }
   const auto count = static_cast<uint32_t>(data.object_count());
   std::vector<uint32_t> order(count);
@@ -67,7 +71,8 @@ absl::StatusOr<std::vector<uint32_t>> OrderByPlace(const ManifestData& data, Pla
   // Ids follow equal keys, so that the order is the same wherever it is made of the same numbers.
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return data.object_place(a) < data.object_place(b); });
   if (count > 1 && data.object_place(order.back()) == 0) {
-    return absl::FailedPreconditionError(absl::StrCat("manifest of ", EscapeName(data.root()), ": its file system gives no inode numbers, so nothing is known of where files lie"));
+    return absl::FailedPreconditionError(absl::StrCat("manifest of ", EscapeName(data.root()),
+                                                      ": its file system gives no inode numbers, so nothing is known of where files lie"));
   }
   if (kind != PlaceOrder::kExtent) return order;
 

@@ -18,7 +18,8 @@ namespace penstock {
 // Errors: ResourceExhausted   2^32 samples or more.
 //         FailedPrecondition  the file system tells no extents, or no inodes.
 //         those of opening a file.
-absl::StatusOr<std::vector<uint32_t>> OrderByPlace(const ManifestData& data, PlaceOrder kind, int threads, const std::function<void(const IndexProgress&)>& progress);
+absl::StatusOr<std::vector<uint32_t>> OrderByPlace(const ManifestData& data, PlaceOrder kind, int threads,
+                                                   const std::function<void(const IndexProgress&)>& progress);
 
 }  // namespace penstock
 

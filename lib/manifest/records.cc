@@ -87,12 +87,16 @@ absl::StatusOr<std::vector<int32_t>> ReadLabels(const std::string& path, uint64_
   if (!fd.valid() || ::fstat(fd.get(), &info) != 0) return IoError(errno, absl::StrCat("open of ", shown));
   if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(shown, " are no regular file"));
   const auto file_bytes = static_cast<uint64_t>(info.st_size);
-  if (file_bytes > kLabelBytesMax) return absl::InvalidArgumentError(absl::StrCat(shown, " have ", file_bytes, " bytes; 64 GiB is the limit"));
+  if (file_bytes > kLabelBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat(shown, " have ", file_bytes, " bytes; 64 GiB is the limit"));
+  }
   const auto miscounted = [&](uint64_t count) {
-    return absl::InvalidArgumentError(absl::StrCat(shown, " hold ", count, " labels, and the shards hold ", samples, " samples. Give one label per sample, in the order of the shards' names"));
+    return absl::InvalidArgumentError(absl::StrCat(shown, " hold ", count, " labels, and the shards hold ", samples,
+                                                   " samples. Give one label per sample, in the order of the shards' names"));
   };
   const auto bad = [&](uint64_t sample) {
-    return absl::InvalidArgumentError(absl::StrCat(shown, ": the label of sample ", sample, " is not between 0 and ", std::numeric_limits<int32_t>::max(), " (or -1: none)"));
+    return absl::InvalidArgumentError(absl::StrCat(shown, ": the label of sample ", sample, " is not between 0 and ",
+                                                   std::numeric_limits<int32_t>::max(), " (or -1: none)"));
   };
   std::string text;
   std::vector<int32_t> labels;
@@ -110,12 +114,14 @@ absl::StatusOr<std::vector<int32_t>> ReadLabels(const std::string& path, uint64_
     absl::StatusOr<NpyHeader> npy = ReadNpy(fd.get(), file_bytes, shown);
     if (!npy.ok()) return npy.status();
     if (npy->record_bytes != npy->item_bytes || (npy->kind != 'i' && npy->kind != 'u' && npy->kind != 'b') || npy->item_bytes > 8) {
-      return absl::InvalidArgumentError(absl::StrCat(shown, " hold ", EscapeName(npy->descr), " of shape (", npy->sample_count, ",", npy->inner_shape,
-                                                     "); labels are integers along one axis. Save array.argmax(axis=1) or array.astype(numpy.int32)"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(shown, " hold ", EscapeName(npy->descr), " of shape (", npy->sample_count, ",", npy->inner_shape,
+                       "); labels are integers along one axis. Save array.argmax(axis=1) or array.astype(numpy.int32)"));
     }
     if (npy->sample_count != samples) return miscounted(npy->sample_count);
     status = numbers(npy->header_bytes, npy->item_bytes, npy->kind == 'i', npy->big_endian);
-  } else if (absl::EndsWith(path, ".txt") || absl::EndsWith(path, ".list") || absl::EndsWith(path, ".tsv") || absl::EndsWith(path, ".csv")) {
+  } else if (absl::EndsWith(path, ".txt") || absl::EndsWith(path, ".list") || absl::EndsWith(path, ".tsv") ||
+             absl::EndsWith(path, ".csv")) {
     status = ReadAt(fd.get(), shown, 0, file_bytes, text);
     if (!status.ok()) return status;
     for (size_t begin = 0; begin < text.size();) {
@@ -124,7 +130,9 @@ absl::StatusOr<std::vector<int32_t>> ReadLabels(const std::string& path, uint64_
       begin = end + 1;
       int32_t label = 0;
       if (!absl::SimpleAtoi(line, &label) || label < -1) {
-        return absl::InvalidArgumentError(absl::StrCat(shown, ", line ", labels.size() + 1, ": \"", EscapeName(std::string(line.substr(0, 40))), "\" is no label; write one number a line"));
+        return absl::InvalidArgumentError(absl::StrCat(shown, ", line ", labels.size() + 1, ": \"",
+                                                       EscapeName(std::string(line.substr(0, 40))),
+                                                       "\" is no label; write one number a line"));
       }
       labels.push_back(label);
     }
@@ -135,8 +143,9 @@ absl::StatusOr<std::vector<int32_t>> ReadLabels(const std::string& path, uint64_
       if (file_bytes == samples * bytes) width = bytes;
     }
     if (width == 0) {
-      return absl::InvalidArgumentError(absl::StrCat(shown, " have ", file_bytes, " bytes; for ", samples, " samples it would be ", samples, " (unsigned bytes), ", 2 * samples, ", ",
-                                                     4 * samples, " or ", 8 * samples, " (little-endian integers). A list of numbers is to be named .txt"));
+      return absl::InvalidArgumentError(absl::StrCat(shown, " have ", file_bytes, " bytes; for ", samples, " samples it would be ", samples,
+                                                     " (unsigned bytes), ", 2 * samples, ", ", 4 * samples, " or ", 8 * samples,
+                                                     " (little-endian integers). A list of numbers is to be named .txt"));
     }
     status = numbers(0, width, /*is_signed=*/width > 1, /*big_endian=*/false);
   }
@@ -151,7 +160,8 @@ absl::StatusOr<RecordsPlan> PlanRecords(const DataSet& data_set, const IndexOpti
   plan.format = options.format;
   if (options.record_bytes < 0 || options.header_bytes < 0 || static_cast<uint64_t>(options.record_bytes) > layout::kRangeBytesMax ||
       static_cast<uint64_t>(options.header_bytes) > layout::kRangeBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("record_bytes ", options.record_bytes, " and header_bytes ", options.header_bytes, ": both are from 0 to 2^48-1"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("record_bytes ", options.record_bytes, " and header_bytes ", options.header_bytes, ": both are from 0 to 2^48-1"));
   }
   plan.record_bytes = static_cast<uint64_t>(options.record_bytes);
   plan.header_bytes = static_cast<uint64_t>(options.header_bytes);
@@ -174,25 +184,32 @@ absl::StatusOr<RecordsPlan> PlanRecords(const DataSet& data_set, const IndexOpti
     if (absl::Status status = ReadAt(fd.get(), data_set.shown(), 0, kBeginBytes, begin); !status.ok()) return status;
     const bool npy = IsNpy(begin);
     if (plan.format == ShardFormat::kAuto && npy && options.rule != TreeRule::kList) plan.format = ShardFormat::kNpy;
-    plan.one_shard = options.rule != TreeRule::kList && (plan.format == ShardFormat::kRaw || (plan.format == ShardFormat::kNpy && (npy || absl::EndsWith(data_set.list_name, ".npy"))));
+    plan.one_shard =
+        options.rule != TreeRule::kList &&
+        (plan.format == ShardFormat::kRaw || (plan.format == ShardFormat::kNpy && (npy || absl::EndsWith(data_set.list_name, ".npy"))));
     // A list of so many NUL bytes is none, and reading it whole would take its size in memory.
     if (plan.format == ShardFormat::kAuto && file_bytes > kBeginBytes && begin.find('\0') != std::string::npos) {
-      return absl::InvalidArgumentError(absl::StrCat(data_set.shown(), " is neither a list file nor a .npy file. Records of one size are indexed with "
-                                                                       "penstock index --format raw --record-bytes N"));
+      return absl::InvalidArgumentError(absl::StrCat(data_set.shown(),
+                                                     " is neither a list file nor a .npy file. Records of one size are indexed with "
+                                                     "penstock index --format raw --record-bytes N"));
     }
-  } else if (plan.format == ShardFormat::kAuto && options.rule != TreeRule::kClasses && ::stat(InFolder(data_set.root, kLabelsName).c_str(), &info) == 0 &&
-             S_ISREG(info.st_mode)) {
+  } else if (plan.format == ShardFormat::kAuto && options.rule != TreeRule::kClasses &&
+             ::stat(InFolder(data_set.root, kLabelsName).c_str(), &info) == 0 && S_ISREG(info.st_mode)) {
     plan.format = ShardFormat::kNpy;
   }
   if (plan.format == ShardFormat::kAuto) plan.format = ShardFormat::kFiles;
   if (plan.format == ShardFormat::kRaw && plan.record_bytes == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("data set ", data_set.shown(), ": format raw needs the bytes of a record (record_bytes, --record-bytes N)"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("data set ", data_set.shown(), ": format raw needs the bytes of a record (record_bytes, --record-bytes N)"));
   }
   if (plan.format != ShardFormat::kRaw && (plan.record_bytes > 0 || plan.header_bytes > 0)) {
-    return absl::InvalidArgumentError(absl::StrCat("data set ", data_set.shown(), ": record_bytes and header_bytes belong to the format raw; a .npy file's header says them"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "data set ", data_set.shown(), ": record_bytes and header_bytes belong to the format raw; a .npy file's header says them"));
   }
   if (plan.format == ShardFormat::kFiles && !plan.labels.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("data set ", data_set.shown(), ": labels of their own belong to the formats npy and raw; files get theirs from class folders or a list file"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("data set ", data_set.shown(),
+                     ": labels of their own belong to the formats npy and raw; files get theirs from class folders or a list file"));
   }
   if (plan.format != ShardFormat::kFiles && data_set.list_name.empty() && plan.labels.empty() && options.rule != TreeRule::kClasses) {
     const std::string path = InFolder(data_set.root, kLabelsName);
@@ -222,7 +239,8 @@ std::function<ScanOptions::Want(absl::string_view)> ShardFilter(const RecordsPla
   };
 }
 
-absl::Status MakeRecords(const RecordsPlan& plan, int threads, const std::function<void(const IndexProgress&)>& progress, ManifestData& data) {
+absl::Status MakeRecords(const RecordsPlan& plan, int threads, const std::function<void(const IndexProgress&)>& progress,
+                         ManifestData& data) {
   const auto count = static_cast<uint32_t>(data.object_count());
   const FileStore store(data.root(), data.Names(), nullptr);
   std::vector<NpyHeader> headers(plan.format == ShardFormat::kNpy ? count : 0);
@@ -238,11 +256,14 @@ absl::Status MakeRecords(const RecordsPlan& plan, int threads, const std::functi
     if (plan.format == ShardFormat::kRaw) {
       const uint64_t records = bytes - std::min(bytes, plan.header_bytes);
       if (bytes <= plan.header_bytes) {
-        return absl::NotFoundError(absl::StrCat(shown, " has ", bytes, " bytes, and its header alone ", plan.header_bytes, ": it holds 0 samples. Leave it out of the data set"));
+        return absl::NotFoundError(absl::StrCat(shown, " has ", bytes, " bytes, and its header alone ", plan.header_bytes,
+                                                ": it holds 0 samples. Leave it out of the data set"));
       }
       if (records % plan.record_bytes != 0) {
-        return absl::InvalidArgumentError(absl::StrCat(shown, " has ", bytes, " bytes: ", plan.header_bytes, " of header, ", records / plan.record_bytes, " records of ", plan.record_bytes,
-                                                       ", and ", records % plan.record_bytes, " bytes over. It was cut short, or record_bytes or header_bytes is wrong"));
+        return absl::InvalidArgumentError(absl::StrCat(shown, " has ", bytes, " bytes: ", plan.header_bytes, " of header, ",
+                                                       records / plan.record_bytes, " records of ", plan.record_bytes, ", and ",
+                                                       records % plan.record_bytes,
+                                                       " bytes over. It was cut short, or record_bytes or header_bytes is wrong"));
       }
       counts[object] = records / plan.record_bytes;
       return absl::OkStatus();
@@ -282,13 +303,18 @@ absl::Status MakeRecords(const RecordsPlan& plan, int threads, const std::functi
   uint64_t samples = 0;
   for (uint32_t object = 0; object < count; ++object) {
     if (!headers.empty() && (headers[object].descr != headers[0].descr || headers[object].inner_shape != headers[0].inner_shape)) {
-      const auto text = [](const NpyHeader& header) { return absl::StrCat(EscapeName(header.descr), " of shape (", header.inner_shape, ")"); };
-      return absl::InvalidArgumentError(absl::StrCat(EscapeName(store.Name(object)), " holds samples of ", text(headers[object]), ", and ", EscapeName(store.Name(0)), " of ", text(headers[0]),
+      const auto text = [](const NpyHeader& header) {
+        return absl::StrCat(EscapeName(header.descr), " of shape (", header.inner_shape, ")");
+      };
+      return absl::InvalidArgumentError(absl::StrCat(EscapeName(store.Name(object)), " holds samples of ", text(headers[object]), ", and ",
+                                                     EscapeName(store.Name(0)), " of ", text(headers[0]),
                                                      ": the shards of a data set are alike. Convert one, or make two data sets"));
     }
     runs[object] = {samples, headers.empty() ? plan.header_bytes : headers[object].header_bytes};
     samples += counts[object];
-    if (samples > kSamplesMax) return absl::InvalidArgumentError(absl::StrCat("data set ", EscapeName(data.root()), ": more than 2^56 samples"));
+    if (samples > kSamplesMax) {
+      return absl::InvalidArgumentError(absl::StrCat("data set ", EscapeName(data.root()), ": more than 2^56 samples"));
+    }
   }
   if (progress) {
     IndexProgress now;

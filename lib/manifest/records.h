@@ -23,7 +23,8 @@ struct RecordsPlan {
   std::string labels;                        // absolute, or empty
 };
 
-// Resolves options.format, of which kAuto looks at the file, or for a labels.npy in the folder. `saved`: how the data set was indexed before.
+// Resolves options.format, of which kAuto looks at the file, or for a labels.npy in the folder. `saved`: how the data set was indexed
+// before.
 //
 // Errors: InvalidArgument  options that do not go together, or a file that is neither a list nor a shard.
 //         those of looking at the file.
@@ -40,7 +41,8 @@ std::function<ScanOptions::Want(absl::string_view)> ShardFilter(const RecordsPla
 // Errors: InvalidArgument  a shard that is malformed, differs from the others, or whose size is no multiple; labels that do not fit.
 //         NotFound         no samples.
 //         DataLoss         a shard that was cut short.
-absl::Status MakeRecords(const RecordsPlan& plan, int threads, const std::function<void(const IndexProgress&)>& progress, ManifestData& data);
+absl::Status MakeRecords(const RecordsPlan& plan, int threads, const std::function<void(const IndexProgress&)>& progress,
+                         ManifestData& data);
 
 }  // namespace penstock
 

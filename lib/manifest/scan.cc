@@ -137,7 +137,9 @@ class Sorter {
   uint64_t Prefix(const Entry& entry, size_t begin) const {
     unsigned char bytes[sizeof(uint64_t)] = {};
     size_t used = 0;
-    for (const char* next = entry.name + begin; used < sizeof bytes && *next != '\0'; ++next) bytes[used++] = static_cast<unsigned char>(*next);
+    for (const char* next = entry.name + begin; used < sizeof bytes && *next != '\0'; ++next) {
+      bytes[used++] = static_cast<unsigned char>(*next);
+    }
     if (used < sizeof bytes && HasSlash(entry)) bytes[used] = '/';
     uint64_t value;
     std::memcpy(&value, bytes, sizeof value);
@@ -410,7 +412,8 @@ class Scanner {
     }
     const bool by_class = options_.rule == TreeRule::kClasses || (options_.rule == TreeRule::kAuto && !classes.empty());
     if (by_class && classes.empty()) {
-      return absl::NotFoundError(absl::StrCat("data set ", EscapeName(root_path_), ": it has no sub-folder to be a class. Use the rule flat, or put each class in a folder",
+      return absl::NotFoundError(absl::StrCat("data set ", EscapeName(root_path_),
+                                              ": it has no sub-folder to be a class. Use the rule flat, or put each class in a folder",
                                               out_.counts.hidden > 0 ? " (hidden ones do not count)" : ""));
     }
     out_.data->SetRule(by_class ? layout::kRuleClasses : layout::kRuleFlat);
@@ -445,14 +448,17 @@ class Scanner {
         path = classes[label].first;
         const absl::Status status = EmitFolder(*classes[label].second, path, static_cast<int32_t>(label));
         if (!status.ok()) return status;
-        if (out_.data->sample_count() == before) LeaveOut(&IndexCounts::empty_classes, "a class without files", nullptr, classes[label].first);
+        if (out_.data->sample_count() == before) {
+          LeaveOut(&IndexCounts::empty_classes, "a class without files", nullptr, classes[label].first);
+        }
         class_names.push_back(std::move(classes[label].first));
       }
       out_.data->SetClassNames(std::move(class_names));
     }
     out_.counts.examples = left_out_.TakeExamples();
     if (out_.data->sample_count() > 0) return absl::OkStatus();
-    return absl::NotFoundError(absl::StrCat("data set ", EscapeName(root_path_), ": ", by_class ? "its class folders have" : "it has", " no files",
+    return absl::NotFoundError(absl::StrCat("data set ", EscapeName(root_path_), ": ", by_class ? "its class folders have" : "it has",
+                                            " no files",
                                             out_.counts.examples.empty() ? "" : absl::StrCat(" (left out: ", out_.counts.examples, ")"),
                                             ". Check the path, and that its file system is mounted on this node"));
   }

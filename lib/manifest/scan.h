@@ -15,8 +15,8 @@
 
 namespace penstock {
 
-// File systems stamp times with the clock tick of the kernel, 1 to 10 ms: what changed less than this ago could change again without showing
-// it. So folders are listed, and files looked at, a little later.
+// File systems stamp times with the clock tick of the kernel, 1 to 10 ms: what changed less than this ago could change again without
+// showing it. So folders are listed, and files looked at, a little later.
 inline constexpr int64_t kMtimeTickNs = 20 * kNsPerMs;
 
 struct ScanOptions {

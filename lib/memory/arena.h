@@ -2,6 +2,7 @@
 #ifndef PENSTOCK_MEMORY_ARENA_H_
 #define PENSTOCK_MEMORY_ARENA_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -12,10 +13,16 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/align.h"
 
 namespace penstock {
 
 inline constexpr int64_t kGranuleBytes = int64_t{2} << 20;
+
+// Granules of a run of so many bytes; at least one.
+inline int32_t GranulesFor(uint64_t bytes) {
+  return static_cast<int32_t>(std::max<uint64_t>(1, CeilDiv(bytes, kGranuleBytes)));
+}
 
 struct ArenaOptions {
   int64_t bytes = 0;       // rounded down to whole granules; at least one

@@ -99,7 +99,9 @@ absl::Status FromFields(const Json& json, State& state) {
   state.seed = json["seed"].get<uint64_t>();
   const Json& shuffle = json["shuffle"];
   state.disk_blocks = state.format_version >= 2 && shuffle.is_string() && shuffle.get<std::string>() == kDiskBlocks;
-  if (!state.disk_blocks && !shuffle.is_boolean()) return NotAState("\"shuffle\" must be true, false or, from format 2 on, \"disk-blocks\"");
+  if (!state.disk_blocks && !shuffle.is_boolean()) {
+    return NotAState("\"shuffle\" must be true, false or, from format 2 on, \"disk-blocks\"");
+  }
   state.shuffle = state.disk_blocks || shuffle.get<bool>();
 
   std::string tail;
@@ -184,7 +186,8 @@ absl::Status State::Matches(absl::string_view manifest_fingerprint, const Order&
   }
   if (!mixture.empty()) {
     return absl::FailedPreconditionError(
-        "the state was made with a mixture of data sets, and this run reads a single one: give the same mixture, or start without the state");
+        "the state was made with a mixture of data sets, and this run reads a single one: give the same mixture, or start without the "
+        "state");
   }
   if (ids_hash != order.ids_hash_text()) {
     const auto name = [](absl::string_view hash) { return hash.empty() ? std::string("no list") : absl::StrCat("the list ", hash); };

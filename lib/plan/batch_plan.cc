@@ -41,9 +41,11 @@ class Planner {
     if (options_.dense) {
       if (absl::Status status = CheckDense(); !status.ok()) return status;
     } else if (options_.sort_by_place) {
-      std::stable_sort(plan_.laid_out.begin(), plan_.laid_out.end(), [this](uint32_t a, uint32_t b) { return samples_[a].place < samples_[b].place; });
+      std::stable_sort(plan_.laid_out.begin(), plan_.laid_out.end(),
+                       [this](uint32_t a, uint32_t b) { return samples_[a].place < samples_[b].place; });
     } else if (options_.sort_by_object) {
-      std::stable_sort(plan_.laid_out.begin(), plan_.laid_out.end(), [this](uint32_t a, uint32_t b) { return Before(samples_[a], samples_[b]); });
+      std::stable_sort(plan_.laid_out.begin(), plan_.laid_out.end(),
+                       [this](uint32_t a, uint32_t b) { return Before(samples_[a], samples_[b]); });
     }
     for (uint32_t index : plan_.laid_out) LayOut(index);
     ClosePiece();
@@ -131,7 +133,9 @@ class Planner {
   void OpenFor(uint64_t bytes, uint64_t scratch) {
     if (plan_.pieces.size() == open_piece_) return;
     const PiecePlan& piece = plan_.pieces.back();
-    if (cursor_ - piece.offset + bytes > options_.piece_bytes || scratch_cursor_ - piece.scratch_offset + scratch > options_.piece_bytes) ClosePiece();
+    if (cursor_ - piece.offset + bytes > options_.piece_bytes || scratch_cursor_ - piece.scratch_offset + scratch > options_.piece_bytes) {
+      ClosePiece();
+    }
   }
 
   uint64_t Head(const Range& range) const { return options_.direct_alignment == 0 ? 0 : range.offset_bytes % options_.direct_alignment; }
@@ -156,7 +160,10 @@ class Planner {
     uint64_t at = scratch_cursor_ - piece.scratch_offset;
     for (uint32_t r = 0; r < sample.range_count; ++r) {
       const Range& range = ranges_[sample.first_range + r];
-      if (range.stored_bytes > 0) AddExtent(index, range, range.offset_bytes, range.stored_bytes, at, sample.whole_object, AlignUp(Head(range) + range.stored_bytes, alignment_));
+      if (range.stored_bytes > 0) {
+        AddExtent(index, range, range.offset_bytes, range.stored_bytes, at, sample.whole_object,
+                  AlignUp(Head(range) + range.stored_bytes, alignment_));
+      }
       at += range.stored_bytes;
       stored.bytes += range.stored_bytes;
     }
@@ -274,7 +281,8 @@ class Planner {
     return whole_object && room > need ? need + 1 : need;
   }
 
-  void AddExtent(uint32_t index, const Range& range, uint64_t offset, uint64_t bytes, uint64_t destination, bool whole_object, uint64_t room) {
+  void AddExtent(uint32_t index, const Range& range, uint64_t offset, uint64_t bytes, uint64_t destination, bool whole_object,
+                 uint64_t room) {
     const uint64_t head = Head(range);
     Extent extent;
     extent.object = range.object;
@@ -322,7 +330,9 @@ void BatchPlan::Clear() {
 void PoisonHoles(const BatchPlan& plan, std::byte* places) {
   std::vector<std::pair<uint64_t, uint64_t>> used;  // offset, length
   used.reserve(plan.offsets.size());
-  for (size_t i = 0; i < plan.offsets.size(); ++i) used.emplace_back(static_cast<uint64_t>(plan.offsets[i]), static_cast<uint64_t>(plan.lengths[i]));
+  for (size_t i = 0; i < plan.offsets.size(); ++i) {
+    used.emplace_back(static_cast<uint64_t>(plan.offsets[i]), static_cast<uint64_t>(plan.lengths[i]));
+  }
   std::sort(used.begin(), used.end());
   uint64_t at = 0;
   const auto fill = [&](uint64_t end) {

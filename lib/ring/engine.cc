@@ -53,7 +53,9 @@ absl::Status TryUring(UringFeatures& features) {
   auto probe = std::make_unique<Probe>();
   probe->file.Reset(::memfd_create("penstock-probe", MFD_CLOEXEC));
   if (!probe->file.valid()) return IoError(errno, "memfd_create for trying io_uring");
-  if (::pwrite(probe->file.get(), content.data(), content.size(), 0) != static_cast<ssize_t>(content.size())) return IoError(errno, "writing 64 bytes to a memfd");
+  if (::pwrite(probe->file.get(), content.data(), content.size(), 0) != static_cast<ssize_t>(content.size())) {
+    return IoError(errno, "writing 64 bytes to a memfd");
+  }
   probe->store = std::make_unique<OneFile>(absl::StrCat("/proc/", ::getpid(), "/fd/", probe->file.get()));
 
   absl::StatusOr<std::unique_ptr<Ring>> made = MakeUringRing(*probe->store, {.capacity = 4, .io_worker_max = 1}, &features);
@@ -75,8 +77,9 @@ absl::Status TryUring(UringFeatures& features) {
     }
   }
   if (completion.error_number != 0) {
-    return absl::UnavailableError(absl::StrCat("io_uring ", completion.stage == RequestStage::kOpen ? "openat with a direct descriptor" : "read", ": ", ErrnoText(completion.error_number),
-                                               "; it needs Linux 5.19 and no policy against it; use engine=threads"));
+    return absl::UnavailableError(
+        absl::StrCat("io_uring ", completion.stage == RequestStage::kOpen ? "openat with a direct descriptor" : "read", ": ",
+                     ErrnoText(completion.error_number), "; it needs Linux 5.19 and no policy against it; use engine=threads"));
   }
   if (completion.bytes != static_cast<int64_t>(kProbeBytes) || std::memcmp(probe->bytes.data(), content.data(), kProbeBytes) != 0) {
     return absl::UnavailableError("io_uring: a test read brought wrong bytes; use engine=threads, and tell us the kernel's version");
@@ -117,7 +120,8 @@ EngineChoice ProbeEngine(Engine wanted) {
   return choice;
 }
 
-absl::StatusOr<std::unique_ptr<Ring>> MakeRing(Engine engine, const ObjectStore& store, const RingOptions& options, std::shared_ptr<PreadPool> pool) {
+absl::StatusOr<std::unique_ptr<Ring>> MakeRing(Engine engine, const ObjectStore& store, const RingOptions& options,
+                                               std::shared_ptr<PreadPool> pool) {
   const bool automatic = engine == Engine::kAuto;
   if (automatic) {
     static const Engine chosen = ProbeEngine(Engine::kAuto).engine;

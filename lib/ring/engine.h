@@ -29,7 +29,8 @@ EngineChoice ProbeEngine(Engine wanted);
 // options.io_worker_max threads. `store` must outlive every request.
 //
 // Errors: those of MakeUringRing, for kUring. With kAuto a ring that RLIMIT_MEMLOCK refuses becomes one of kThreads.
-absl::StatusOr<std::unique_ptr<Ring>> MakeRing(Engine engine, const ObjectStore& store, const RingOptions& options, std::shared_ptr<PreadPool> pool = nullptr);
+absl::StatusOr<std::unique_ptr<Ring>> MakeRing(Engine engine, const ObjectStore& store, const RingOptions& options,
+                                               std::shared_ptr<PreadPool> pool = nullptr);
 
 // As MakeRing. Where the kernel refuses locked memory that RLIMIT_MEMLOCK would allow, tries again until `deadline_ns` (MonotonicNs): the
 // charge of a process that was killed lingers (Linux 6.18: 30 to 50 ms; as long as one of its reads hangs).

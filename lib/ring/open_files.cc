@@ -117,7 +117,8 @@ int32_t OpenFiles::Keep(uint32_t object, int& fd) {
     // Another stream may have opened the same object meanwhile, and both are kept: that costs a descriptor and no more.
     for (size_t i = bucket; i < bucket + kBucketWords; ++i) {
       uint64_t free = 0;
-      if (words_[i].load(std::memory_order_relaxed) == 0 && words_[i].compare_exchange_strong(free, word, std::memory_order_release, std::memory_order_relaxed)) {
+      if (words_[i].load(std::memory_order_relaxed) == 0 &&
+          words_[i].compare_exchange_strong(free, word, std::memory_order_release, std::memory_order_relaxed)) {
         return static_cast<int32_t>(i);
       }
     }
@@ -178,7 +179,9 @@ OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted) {
   // Infinity and what else the kernel would not give (fs.nr_open) end at what a table can hold.
   const auto soft = static_cast<int64_t>(std::min<rlim_t>(limit.rlim_cur, 2 * kFilesMost));
   const auto hard = static_cast<int64_t>(std::min<rlim_t>(limit.rlim_max, 2 * kFilesMost));
-  const auto room = [&](int64_t descriptors) { return std::max<int64_t>(0, descriptors - used - std::max(kReserveLeast, descriptors / kReserveShare)); };
+  const auto room = [&](int64_t descriptors) {
+    return std::max<int64_t>(0, descriptors - used - std::max(kReserveLeast, descriptors / kReserveShare));
+  };
   int64_t have = soft;
   std::string raised;
   if (room(soft) < most && hard > soft) {
@@ -194,7 +197,8 @@ OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted) {
     }
   }
   found.files_max = std::min(most, room(have));
-  found.why = absl::StrCat("up to ", found.files_max, " of ", wanted, " files stay open; RLIMIT_NOFILE is ", have, raised, ", ", used, " descriptors were in use");
+  found.why = absl::StrCat("up to ", found.files_max, " of ", wanted, " files stay open; RLIMIT_NOFILE is ", have, raised, ", ", used,
+                           " descriptors were in use");
   if (found.files_max < most) absl::StrAppend(&found.why, "; raise it (ulimit -n) to keep more");
   return found;
 }

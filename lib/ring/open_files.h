@@ -19,8 +19,8 @@ namespace penstock {
 // All calls are thread-safe and wait for nothing.
 class OpenFiles {
  public:
-  // Keeps up to `files_max` files, all tables of the process together. `direct`: they are opened with O_DIRECT. `keep_alive` owns what gives
-  // the objects' numbers their meaning.
+  // Keeps up to `files_max` files, all tables of the process together. `direct`: they are opened with O_DIRECT. `keep_alive` owns what
+  // gives the objects' numbers their meaning.
   OpenFiles(int64_t files_max, bool direct, std::shared_ptr<const void> keep_alive = nullptr);
   ~OpenFiles();  // closes all; no entry may be in use
   OpenFiles(const OpenFiles&) = delete;
@@ -79,8 +79,9 @@ struct OpenFilesLimit {
   std::string why;
 };
 
-// What RLIMIT_NOFILE allows beside what is open already and a reserve for the rest of the program (512, or 1/32 of the limit). The soft limit is
-// raised towards the hard one as far as `wanted` files need it. `files_max` is at most `wanted`, and at most `asked` where that is not -1.
+// What RLIMIT_NOFILE allows beside what is open already and a reserve for the rest of the program (512, or 1/32 of the limit). The soft
+// limit is raised towards the hard one as far as `wanted` files need it. `files_max` is at most `wanted`, and at most `asked` where that is
+// not -1.
 OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted);
 
 }  // namespace penstock

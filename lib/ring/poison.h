@@ -22,7 +22,8 @@ namespace penstock {
 inline void CheckNotPoisoned([[maybe_unused]] const Request& request) {
   PENSTOCK_DCHECK(request.need_bytes <= request.length_bytes, "a request needs more than it has room for");
 #ifdef PENSTOCK_HAS_ASAN
-  PENSTOCK_CHECK(request.length_bytes == 0 || __asan_region_is_poisoned(request.destination, request.length_bytes) == nullptr, "a request's memory is not allocated, or was freed");
+  PENSTOCK_CHECK(request.length_bytes == 0 || __asan_region_is_poisoned(request.destination, request.length_bytes) == nullptr,
+                 "a request's memory is not allocated, or was freed");
 #endif
 }
 

@@ -35,7 +35,8 @@ class PoolRing final : public Ring {
   }
 
   ~PoolRing() override {
-    PENSTOCK_CHECK(in_flight() == 0 || fork_guard_.InForkedChild(), "a ring was destroyed with requests in flight: a thread may still write into their memory");
+    PENSTOCK_CHECK(in_flight() == 0 || fork_guard_.InForkedChild(),
+                   "a ring was destroyed with requests in flight: a thread may still write into their memory");
   }
 
   void Prefetch(absl::Span<const uint32_t> objects) const override {
@@ -68,7 +69,9 @@ class PoolRing final : public Ring {
   }
 
   absl::Status Submit() override {
-    if (fork_guard_.InForkedChild()) return absl::FailedPreconditionError("this ring belongs to the parent process; open a new loader after fork()");
+    if (fork_guard_.InForkedChild()) {
+      return absl::FailedPreconditionError("this ring belongs to the parent process; open a new loader after fork()");
+    }
     if (queued_.empty()) return absl::OkStatus();
     ++counters_.submissions;
     pool_->Push(state_, queued_.data(), static_cast<uint32_t>(queued_.size()));
@@ -170,7 +173,9 @@ class PoolRing final : public Ring {
     MakeRoom();
     const auto old_end = static_cast<std::ptrdiff_t>(done_.size());
     state_->taken.store(state_->done.load(std::memory_order_relaxed), std::memory_order_relaxed);
-    for (uint32_t index = state_->done_head.exchange(kNoSlot, std::memory_order_acquire); index != kNoSlot; index = state_->slots[index].next) done_.push_back(index);
+    for (uint32_t index = state_->done_head.exchange(kNoSlot, std::memory_order_acquire); index != kNoSlot;
+         index = state_->slots[index].next)
+      done_.push_back(index);
     std::reverse(done_.begin() + old_end, done_.end());  // the list has the last one first
     return true;
   }

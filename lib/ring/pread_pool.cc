@@ -74,9 +74,11 @@ int64_t Perform(PoolRingState& ring, PoolSlot& slot, std::string& scratch) {
         return MonotonicNs() - start_ns;
       }
       do {
-        slot.file = cancelled() ? -1 : ::openat(target->dir_fd, target->path, OpenFlags(progress.request().kind, progress.direct()) | O_CLOEXEC);
+        slot.file =
+            cancelled() ? -1 : ::openat(target->dir_fd, target->path, OpenFlags(progress.request().kind, progress.direct()) | O_CLOEXEC);
       } while (slot.file < 0 && !cancelled() &&
-               (progress.OpenRetries(errno) || progress.OpenFallsBack(errno) || ((errno == EMFILE || errno == ENFILE) && open_files != nullptr && open_files->Shed())));
+               (progress.OpenRetries(errno) || progress.OpenFallsBack(errno) ||
+                ((errno == EMFILE || errno == ENFILE) && open_files != nullptr && open_files->Shed())));
       const int open_error = cancelled() ? ECANCELED : errno;
       end_ns = MonotonicNs();
       if (opened_ns == 0) opened_ns = end_ns;
@@ -102,7 +104,8 @@ int64_t Perform(PoolRingState& ring, PoolSlot& slot, std::string& scratch) {
       } else {
         const Chunk chunk = progress.NextChunk(ring.read_bytes_max);
         const off_t offset = static_cast<off_t>(chunk.offset_bytes);
-        result = progress.request().kind == RequestKind::kRead ? ::pread(fd, chunk.address, chunk.length_bytes, offset) : ::pwrite(fd, chunk.address, chunk.length_bytes, offset);
+        result = progress.request().kind == RequestKind::kRead ? ::pread(fd, chunk.address, chunk.length_bytes, offset)
+                                                               : ::pwrite(fd, chunk.address, chunk.length_bytes, offset);
       }
       const Progress::Next next = progress.Advance(result < 0 ? -errno : result);
       done = next == Progress::Next::kDone;
@@ -190,7 +193,8 @@ void PreadPoolState::StartWorker(const std::shared_ptr<PreadPoolState>& self) {
     workers.pop_back();
     if (!start_failed) {
       Log(workers.empty() ? LogLevel::kError : LogLevel::kWarning,
-          absl::StrCat("pread pool: no more than ", workers.size(), " of ", worker_max, " threads: ", error.what(), "; raise RLIMIT_NPROC or the pids cgroup's limit"));
+          absl::StrCat("pread pool: no more than ", workers.size(), " of ", worker_max, " threads: ", error.what(),
+                       "; raise RLIMIT_NPROC or the pids cgroup's limit"));
     }
     start_failed = true;
   }
@@ -344,7 +348,9 @@ PreadPool::~PreadPool() {
   std::unique_lock<std::mutex> lock(state.mutex);
   state.stopping = true;
   state.work.notify_all();
-  state.ended.wait_for(lock, kEndPatience, [&state] { return std::all_of(state.workers.begin(), state.workers.end(), [](const auto& w) { return w->ended; }); });
+  state.ended.wait_for(lock, kEndPatience, [&state] {
+    return std::all_of(state.workers.begin(), state.workers.end(), [](const auto& w) { return w->ended; });
+  });
   std::vector<std::thread> ended;
   for (const auto& worker : state.workers) {
     if (worker->ended) {

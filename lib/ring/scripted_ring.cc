@@ -82,11 +82,13 @@ absl::Status ScriptedRing::Submit() {
 
 int64_t ScriptedRing::Transfer(Flight& flight, const Chunk& chunk) {
   const Request& request = flight.progress.request();
-  submissions_.push_back({request.kind, flight.progress.direct(), request.object, chunk.offset_bytes, chunk.length_bytes, chunk.address, request.cookie});
+  submissions_.push_back(
+      {request.kind, flight.progress.direct(), request.object, chunk.offset_bytes, chunk.length_bytes, chunk.address, request.cookie});
   if (request.kind == RequestKind::kSync) return 0;
   ObjectScript& object = *flight.object;
   const uint64_t there = chunk.offset_bytes < object.object_bytes ? object.object_bytes - chunk.offset_bytes : 0;
-  int64_t result = static_cast<int64_t>(request.kind == RequestKind::kRead ? std::min<uint64_t>(there, chunk.length_bytes) : chunk.length_bytes);
+  int64_t result =
+      static_cast<int64_t>(request.kind == RequestKind::kRead ? std::min<uint64_t>(there, chunk.length_bytes) : chunk.length_bytes);
   if (!object.completions.empty()) {
     result = std::min(result, object.completions.front());
     object.completions.erase(object.completions.begin());
@@ -147,7 +149,9 @@ size_t ScriptedRing::Reap(absl::Span<Completion> out) {
       if (flights_[i]->done) done.push_back(i);
     }
     if (done.empty()) break;
-    const size_t chosen = script_.order == Order::kFirstFirst ? done.front() : script_.order == Order::kLastFirst ? done.back() : done[random_() % done.size()];
+    const size_t chosen = script_.order == Order::kFirstFirst  ? done.front()
+                          : script_.order == Order::kLastFirst ? done.back()
+                                                               : done[random_() % done.size()];
     const Progress& progress = flights_[chosen]->progress;
     progress.AddTo(counters_);
     out[count++] = progress.ToCompletion(/*open_ns=*/1, /*transfer_ns=*/progress.done_bytes() > 0 ? 1 : 0);

@@ -22,7 +22,7 @@ struct ObjectScript {
   enum class Hang : uint8_t { kNever, kUntilCancelled, kUntilReleased };  // the latter as a hung mount: a Cancel does not help
 
   int open_error = 0;                      // positive errno
-  std::vector<int64_t> completions;        // of its chunks in turn: bytes (at most), 0 (the end), or a negative errno; then all come in full
+  std::vector<int64_t> completions;  // of its chunks in turn: bytes (at most), 0 (the end), or a negative errno; then all come in full
   uint64_t object_bytes = UINT64_MAX;      // its length
   std::string content;                     // of its first bytes; beyond: ScriptedRing::ByteAt
   Hang hang = Hang::kNever;

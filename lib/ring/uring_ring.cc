@@ -121,20 +121,30 @@ absl::Status SetupError(int error_number, uint32_t sq_entries, uint32_t cq_entri
   switch (error_number) {
     case EPERM: {
       const std::string disabled = FirstLine("/proc/sys/kernel/io_uring_disabled");
-      if (disabled == "2") return absl::UnavailableError(absl::StrCat(failed, "kernel.io_uring_disabled is 2; set it to 0 (sysctl), or use engine=threads"));
-      if (disabled == "1" && !SeccompFiltered()) {
-        return absl::UnavailableError(absl::StrCat(failed, "kernel.io_uring_disabled is 1 and this user is not in kernel.io_uring_group; add it, or use engine=threads"));
+      if (disabled == "2") {
+        return absl::UnavailableError(absl::StrCat(failed, "kernel.io_uring_disabled is 2; set it to 0 (sysctl), or use engine=threads"));
       }
-      return absl::UnavailableError(absl::StrCat(failed, SeccompFiltered() ? "a seccomp filter forbids it, as the default profiles of container runtimes do" : "a security policy forbids it",
-                                                 "; allow io_uring_setup, io_uring_enter and io_uring_register in the profile, or use engine=threads"));
+      if (disabled == "1" && !SeccompFiltered()) {
+        return absl::UnavailableError(absl::StrCat(
+            failed, "kernel.io_uring_disabled is 1 and this user is not in kernel.io_uring_group; add it, or use engine=threads"));
+      }
+      return absl::UnavailableError(
+          absl::StrCat(failed,
+                       SeccompFiltered() ? "a seccomp filter forbids it, as the default profiles of container runtimes do"
+                                         : "a security policy forbids it",
+                       "; allow io_uring_setup, io_uring_enter and io_uring_register in the profile, or use engine=threads"));
     }
     case ENOSYS:
-      return absl::UnavailableError(absl::StrCat(failed, SeccompFiltered() ? "a seccomp filter hides it; allow io_uring_setup, io_uring_enter and io_uring_register in the profile"
-                                                                           : "this kernel has no io_uring; it needs Linux 5.15 with CONFIG_IO_URING",
-                                                 ", or use engine=threads"));
+      return absl::UnavailableError(absl::StrCat(
+          failed,
+          SeccompFiltered() ? "a seccomp filter hides it; allow io_uring_setup, io_uring_enter and io_uring_register in the profile"
+                            : "this kernel has no io_uring; it needs Linux 5.15 with CONFIG_IO_URING",
+          ", or use engine=threads"));
     case ENOMEM:
-      return absl::ResourceExhaustedError(absl::StrCat(failed, "a ring of ", sq_entries, " entries needs ", RingBytes(sq_entries, cq_entries), " bytes of locked memory; RLIMIT_MEMLOCK is ",
-                                                       LimitOf(RLIMIT_MEMLOCK), " bytes for all processes of this user together: raise it (ulimit -l), or use fewer streams or engine=threads"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat(failed, "a ring of ", sq_entries, " entries needs ", RingBytes(sq_entries, cq_entries),
+                       " bytes of locked memory; RLIMIT_MEMLOCK is ", LimitOf(RLIMIT_MEMLOCK),
+                       " bytes for all processes of this user together: raise it (ulimit -l), or use fewer streams or engine=threads"));
     case EMFILE:
     case ENFILE:
       return absl::ResourceExhaustedError(absl::StrCat(failed, "RLIMIT_NOFILE is ", LimitOf(RLIMIT_NOFILE), ": raise it (ulimit -n)"));
@@ -146,7 +156,8 @@ std::atomic<uint64_t> rings_ended{0};
 
 class UringRing final : public Ring {
  public:
-  UringRing(const ObjectStore& store, const RingOptions& options) : store_(store), options_(options), open_files_(options.open_files.get()) {}
+  UringRing(const ObjectStore& store, const RingOptions& options)
+      : store_(store), options_(options), open_files_(options.open_files.get()) {}
 
   absl::Status Init() {
     const uint32_t wanted = static_cast<uint32_t>(std::clamp<size_t>(options_.capacity, 1, (1U << kSlotBits) - 1));
@@ -164,7 +175,8 @@ class UringRing final : public Ring {
 
     // Workers of both kinds, since a read on a descriptor that is not yet resolved is counted among the unbounded ones
     // (io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS). Linux 5.15; where it fails, the kernel's own limits hold.
-    unsigned limits[2] = {static_cast<unsigned>(std::max(1, options_.io_worker_max)), static_cast<unsigned>(std::max(1, options_.io_worker_max))};
+    unsigned limits[2] = {static_cast<unsigned>(std::max(1, options_.io_worker_max)),
+                          static_cast<unsigned>(std::max(1, options_.io_worker_max))};
     ::io_uring_register_iowq_max_workers(&ring_, limits);
 
     wake_fd_.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -396,21 +408,26 @@ class UringRing final : public Ring {
         continue;
       }
       if (error_number == EMFILE) {
-        return absl::ResourceExhaustedError(absl::StrCat("io_uring_register of ", capacity, " direct descriptors: ", ErrnoText(error_number), ". RLIMIT_NOFILE is ", LimitOf(RLIMIT_NOFILE),
-                                                         ": raise it (ulimit -n)"));
+        return absl::ResourceExhaustedError(absl::StrCat("io_uring_register of ", capacity,
+                                                         " direct descriptors: ", ErrnoText(error_number), ". RLIMIT_NOFILE is ",
+                                                         LimitOf(RLIMIT_NOFILE), ": raise it (ulimit -n)"));
       }
       if (error_number == EPERM || error_number == ENOSYS) {
         return absl::UnavailableError(absl::StrCat("io_uring_register: ", ErrnoText(error_number),
-                                                   ": a security policy forbids it; allow io_uring_setup, io_uring_enter and io_uring_register in the profile, or use engine=threads"));
+                                                   ": a security policy forbids it; allow io_uring_setup, io_uring_enter and "
+                                                   "io_uring_register in the profile, or use engine=threads"));
       }
-      return absl::UnavailableError(absl::StrCat("io_uring_register of direct descriptors: ", ErrnoText(error_number), ": it needs Linux 5.19; use engine=threads"));
+      return absl::UnavailableError(
+          absl::StrCat("io_uring_register of direct descriptors: ", ErrnoText(error_number), ": it needs Linux 5.19; use engine=threads"));
     }
   }
 
   // The first call of the owning thread.
   absl::Status Begin() {
     if (begun_) return broken_ == 0 ? absl::OkStatus() : BrokenStatus();
-    if (fork_guard_.InForkedChild()) return absl::FailedPreconditionError("this ring belongs to the parent process; open a new loader after fork()");
+    if (fork_guard_.InForkedChild()) {
+      return absl::FailedPreconditionError("this ring belongs to the parent process; open a new loader after fork()");
+    }
     begun_ = true;
     if (disabled_) {
       // liburing 2.3 declares io_uring_enable_rings and does not export it.
@@ -494,7 +511,9 @@ class UringRing final : public Ring {
     return result;
   }
 
-  bool NeedsEnter() const { return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)) != 0; }
+  bool NeedsEnter() const {
+    return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)) != 0;
+  }
 
   void ProcessCompletions() {
     const unsigned waiting = ::io_uring_cq_ready(&ring_);

@@ -26,7 +26,8 @@ struct UringFeatures {
 //
 // Errors: Unavailable        io_uring is not allowed or not there; the message names the cause and the cure.
 //         ResourceExhausted  RLIMIT_MEMLOCK or RLIMIT_NOFILE is too low even for 8 entries.
-absl::StatusOr<std::unique_ptr<Ring>> MakeUringRing(const ObjectStore& store, const RingOptions& options, UringFeatures* features = nullptr);
+absl::StatusOr<std::unique_ptr<Ring>> MakeUringRing(const ObjectStore& store, const RingOptions& options,
+                                                    UringFeatures* features = nullptr);
 
 }  // namespace penstock
 

@@ -65,7 +65,8 @@ absl::StatusOr<int> FileStore::OpenFolder(std::atomic<int>& slot, int at_fd, con
 
 absl::StatusOr<OpenTarget> FileStore::Target(uint32_t object, std::string& scratch) const {
   if (object >= names_.object_count) {
-    return absl::InvalidArgumentError(absl::StrCat("object ", object, " of ", EscapeName(root_), ": it has only ", names_.object_count, " objects"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("object ", object, " of ", EscapeName(root_), ": it has only ", names_.object_count, " objects"));
   }
   const char* name = names_.LastName(object);
   if (*name == '\0') {

@@ -193,9 +193,10 @@ void Stream::FlushStats(int64_t /*now_ns*/) {
   s.stats = ReadStats();
 }
 
-// Hands requests to the ring as long as it takes them and there is something to read, but not beyond the end of a piece: true where it stopped
-// for that. From the page cache reads are done as soon as they are handed over; a stream that claimed piece after piece before doing so
-// would take all of a batch's work, and the others would sleep. What has to be waited for comes back here at once, for the next piece.
+// Hands requests to the ring as long as it takes them and there is something to read, but not beyond the end of a piece: true where it
+// stopped for that. From the page cache reads are done as soon as they are handed over; a stream that claimed piece after piece before
+// doing so would take all of a batch's work, and the others would sleep. What has to be waited for comes back here at once, for the next
+// piece.
 bool Stream::Fill() {
   Impl& s = *impl_;
   bool any = false;
@@ -308,21 +309,25 @@ absl::Status Stream::Describe(const Op& op, const Completion& completion) const 
   const Extent& extent = plan.extents[op.extent];
   const int64_t mtime_ns = options_.verify_stat ? source_.ObjectMtime(op.request.object) : kNoMtime;
   const bool rewritten = mtime_ns != kNoMtime && completion.mtime_ns != mtime_ns;
-  const bool grown = extent.whole_object && op.use < 0 && completion.error_number == 0 && completion.bytes > static_cast<int64_t>(op.request.need_bytes);
+  const bool grown =
+      extent.whole_object && op.use < 0 && completion.error_number == 0 && completion.bytes > static_cast<int64_t>(op.request.need_bytes);
   const bool whole = completion.error_number == 0 && completion.bytes >= static_cast<int64_t>(op.request.need_bytes);
   if (whole && !grown && !rewritten) return absl::OkStatus();
   const std::string what = Describe(op, completion.stage == RequestStage::kOpen ? "open" : "read");
   if (completion.error_number != 0) return IoError(completion.error_number, what);
   if (grown) {
-    return absl::DataLossError(absl::StrCat(what, ": the file is longer than its index says (", op.request.offset_bytes + op.request.need_bytes,
+    return absl::DataLossError(absl::StrCat(what, ": the file is longer than its index says (",
+                                            op.request.offset_bytes + op.request.need_bytes,
                                             " bytes): it changed since it was indexed; index again (penstock index --update)"));
   }
   if (whole) {
     return absl::DataLossError(absl::StrCat(what, ": the file was modified at ", completion.mtime_ns, " ns since 1970, but its index says ",
-                                            mtime_ns, " (verify=stat): it changed since it was indexed; index again (penstock index --update)"));
+                                            mtime_ns,
+                                            " (verify=stat): it changed since it was indexed; index again (penstock index --update)"));
   }
-  return absl::DataLossError(absl::StrCat(what, ": the file ends at byte ", op.request.offset_bytes + static_cast<uint64_t>(completion.bytes),
-                                          ", shorter than its index says: it changed since it was indexed; restore it, or index again (penstock index --update)"));
+  return absl::DataLossError(
+      absl::StrCat(what, ": the file ends at byte ", op.request.offset_bytes + static_cast<uint64_t>(completion.bytes),
+                   ", shorter than its index says: it changed since it was indexed; restore it, or index again (penstock index --update)"));
 }
 
 void Stream::Finish(const Completion& completion, int64_t now_ns) {
@@ -490,7 +495,9 @@ void Stream::CheckAges(int64_t now_ns) {
   const bool late = oldest != nullptr && now_ns - oldest->start_ns >= kTickNs;
   if (late || oldest_.since_ns != 0) {  // only this thread writes it
     OldestRequest seen;
-    if (late) seen = {oldest->start_ns, oldest->task->claim.attempt->epoch(), oldest->task->claim.attempt->step(), Describe(*oldest, kLate)};
+    if (late) {
+      seen = {oldest->start_ns, oldest->task->claim.attempt->epoch(), oldest->task->claim.attempt->step(), Describe(*oldest, kLate)};
+    }
     std::lock_guard<std::mutex> lock(oldest_mutex_);
     oldest_ = std::move(seen);
   }
@@ -507,11 +514,14 @@ void Stream::CheckAges(int64_t now_ns) {
       op.hung = true;
       ++hung;
       op.task->claim.Quarantine();
-      source_.SampleFailed(attempt, SampleFailure{SampleOf(op),
-                                                  absl::DeadlineExceededError(absl::StrCat(
-                                                      what, ", past deadline_s. Its store hangs: look at it (penstock doctor), or raise deadline_s; the memory stays aside "
-                                                            "until the kernel lets go of it")),
-                                                  true});
+      source_.SampleFailed(
+          attempt,
+          SampleFailure{SampleOf(op),
+                        absl::DeadlineExceededError(absl::StrCat(
+                            what,
+                            ", past deadline_s. Its store hangs: look at it (penstock doctor), or raise deadline_s; the memory stays aside "
+                            "until the kernel lets go of it")),
+                        true});
     } else if (!op.reported) {
       op.reported = true;
       ++s.stats.late_reports;

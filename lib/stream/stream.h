@@ -40,10 +40,11 @@ class PieceSource {
   // The next piece in order for stream `stream`, or false where there is nothing to do now: too far ahead, no memory, the end. Then `seen`
   // is what to give to WaitForWork; a stream that waits on its ring instead is woken (Stream::Wake) once there is something.
   virtual bool Claim(int32_t stream, ClaimedPiece& piece, int64_t& seen) = 0;
-  // How long a stream to which Claim gave nothing may wait on its ring before it asks again: shorter than usual where that finds memory that
-  // nobody else looks for (copies to a device which have ended).
+  // How long a stream to which Claim gave nothing may wait on its ring before it asks again: shorter than usual where that finds memory
+  // that nobody else looks for (copies to a device which have ended).
   virtual int64_t StarvedWaitNs() const = 0;
-  // Sleeps until Claim may succeed where it did not, Stop, or the deadline (MonotonicNs). Returns at once if that has happened since `seen`.
+  // Sleeps until Claim may succeed where it did not, Stop, or the deadline (MonotonicNs). Returns at once if that has happened since
+  // `seen`.
   virtual void WaitForWork(int64_t seen, int64_t deadline_ns) = 0;
   // All extents of the piece have come (or failed, or were dropped, where the attempt was cancelled). The stream is done with its memory.
   virtual void PieceFinished(ClaimedPiece piece, const ReadStats& delta) = 0;

@@ -32,7 +32,10 @@ DeviceLayout DeviceLayout::Of(int64_t place_bytes, int64_t batch_size) {
 }
 
 DevicePath::DevicePath(std::shared_ptr<Device> device, std::shared_ptr<Arena> arena, const DevicePathOptions& options)
-    : device_(std::move(device)), arena_(std::move(arena)), options_(options), columns_bytes_(DeviceLayout::Of(0, options.batch_size).columns_bytes) {}
+    : device_(std::move(device)),
+      arena_(std::move(arena)),
+      options_(options),
+      columns_bytes_(DeviceLayout::Of(0, options.batch_size).columns_bytes) {}
 
 absl::StatusOr<std::unique_ptr<DevicePath>> DevicePath::Create(std::shared_ptr<Device> device, std::shared_ptr<Arena> arena,
                                                                const DevicePathOptions& options) {
@@ -48,11 +51,13 @@ absl::StatusOr<std::unique_ptr<DevicePath>> DevicePath::Create(std::shared_ptr<D
   if (!copier.ok()) return copier.status();
   path->copier_ = *std::move(copier);
 
-  const int32_t granules = static_cast<int32_t>(CeilDiv(static_cast<uint64_t>(path->columns_bytes_ * std::max(1, options.batches)), kGranuleBytes));
+  const int32_t granules =
+      static_cast<int32_t>(CeilDiv(static_cast<uint64_t>(path->columns_bytes_ * std::max(1, options.batches)), kGranuleBytes));
   const Run run = path->arena_->Allocate(granules);
   if (!run.valid()) {
-    return absl::ResourceExhaustedError(absl::StrCat("the columns of ", options.batches, " batches of ", options.batch_size, " samples need ", int64_t{granules} * kGranuleBytes,
-                                                     " bytes of host memory, but memory_bytes holds ", int64_t{path->arena_->granules()} * kGranuleBytes, "; raise memory_bytes"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the columns of ", options.batches, " batches of ", options.batch_size, " samples need ", int64_t{granules} * kGranuleBytes,
+        " bytes of host memory, but memory_bytes holds ", int64_t{path->arena_->granules()} * kGranuleBytes, "; raise memory_bytes"));
   }
   path->columns_memory_ = std::make_shared<PieceMemory>(path->arena_, run);
   for (int32_t slot = static_cast<int32_t>(run.bytes / path->columns_bytes_); slot-- > 0;) path->free_columns_.push_back(slot);
@@ -75,8 +80,8 @@ DevicePath::~DevicePath() {
     if (entry.batch != nullptr) left.push_back(std::move(entry));
   }
   if (!left.empty() || !released_.empty()) {
-    Log(LogLevel::kWarning, absl::StrCat("CUDA device ", device_->index(), ": ", left.size(), " copies and the consumer's work on ", released_.size(),
-                                         " batches have not ended; their memory stays as it is until the process ends"));
+    Log(LogLevel::kWarning, absl::StrCat("CUDA device ", device_->index(), ": ", left.size(), " copies and the consumer's work on ",
+                                         released_.size(), " batches have not ended; their memory stays as it is until the process ends"));
   }
   for (CopyEntry& entry : left) Abandon(std::move(entry));
   for (const auto& batch : released_) batch->Keep();
@@ -130,8 +135,8 @@ absl::Status DevicePath::Copy(uint64_t cookie, std::byte* target, const std::byt
   return status;
 }
 
-absl::Status DevicePath::CopyPiece(const std::shared_ptr<DeviceBatch>& batch, int64_t offset, const std::byte* places, std::shared_ptr<PieceMemory> memory,
-                                   int64_t bytes) {
+absl::Status DevicePath::CopyPiece(const std::shared_ptr<DeviceBatch>& batch, int64_t offset, const std::byte* places,
+                                   std::shared_ptr<PieceMemory> memory, int64_t bytes) {
   if (bytes == 0) return absl::OkStatus();
   CopyEntry entry;
   entry.batch = batch;
@@ -158,7 +163,8 @@ absl::Status DevicePath::CopyColumns(const std::shared_ptr<DeviceBatch>& batch, 
   } else {
     entry.memory = columns_memory_;
   }
-  std::byte* const columns = entry.columns_slot < 0 ? entry.columns.data() : columns_memory_->run().data + entry.columns_slot * columns_bytes_;
+  std::byte* const columns =
+      entry.columns_slot < 0 ? entry.columns.data() : columns_memory_->run().data + entry.columns_slot * columns_bytes_;
   const auto put = [&](int64_t column, const void* values, size_t bytes) {
     if (bytes > 0) std::memcpy(columns + (column - layout.offsets), values, bytes);
   };

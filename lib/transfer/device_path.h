@@ -81,8 +81,8 @@ class DevicePath {
 
   // Starts the copy of `bytes` at `places`, in the piece's memory, to offset `offset` of the batch. Memory and batch are kept until it has
   // ended.
-  absl::Status CopyPiece(const std::shared_ptr<DeviceBatch>& batch, int64_t offset, const std::byte* places, std::shared_ptr<PieceMemory> memory,
-                         int64_t bytes);
+  absl::Status CopyPiece(const std::shared_ptr<DeviceBatch>& batch, int64_t offset, const std::byte* places,
+                         std::shared_ptr<PieceMemory> memory, int64_t bytes);
 
   // Starts the copy of the columns: the batch's last one, after which its bytes are complete. Its `ready` event is recorded behind it.
   absl::Status CopyColumns(const std::shared_ptr<DeviceBatch>& batch, const BatchPlan& plan);

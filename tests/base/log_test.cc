@@ -16,7 +16,8 @@ using penstock::SetLogSink;
 
 TEST_CASE("the user's sink gets every message", "[base]") {
   std::vector<std::string> seen;
-  SetLogSink([&](LogLevel level, absl::string_view message) { seen.push_back(std::to_string(static_cast<int>(level)) + std::string(message)); });
+  SetLogSink(
+      [&](LogLevel level, absl::string_view message) { seen.push_back(std::to_string(static_cast<int>(level)) + std::string(message)); });
   for (int i = 0; i < 50; ++i) Log(LogLevel::kWarning, "slow");
   SetLogSink(nullptr);
   REQUIRE(seen.size() == 50);

@@ -46,7 +46,8 @@ void CheckOnGpu(const Loader& loader, Batch& batch, cudaStream_t stream) {
     REQUIRE(lengths[i] == static_cast<int64_t>(loader.manifest()->StoredBytes(ids[i])));
     const std::string name = loader.manifest()->Name(ids[i]);
     INFO(name);
-    REQUIRE((std::string(bytes.data() + offsets[i], static_cast<size_t>(lengths[i])) == DataSet::Content(name, static_cast<size_t>(lengths[i]))));
+    REQUIRE((std::string(bytes.data() + offsets[i], static_cast<size_t>(lengths[i])) ==
+             DataSet::Content(name, static_cast<size_t>(lengths[i]))));
   }
 }
 

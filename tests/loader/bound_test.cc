@@ -37,7 +37,9 @@ LoaderOptions OptionsOf(const std::string& root, const std::string& manifest, in
   return options;
 }
 
-LoaderOptions OptionsOf(const FaultFs& fs, int64_t batch_size) { return OptionsOf(fs.mounted(), fs.backing() + "/../manifest", batch_size); }
+LoaderOptions OptionsOf(const FaultFs& fs, int64_t batch_size) {
+  return OptionsOf(fs.mounted(), fs.backing() + "/../manifest", batch_size);
+}
 
 // Index() comes before the faults: it is not what is looked at.
 EpochReport Read(const LoaderOptions& options, std::chrono::milliseconds step = std::chrono::milliseconds(0)) {

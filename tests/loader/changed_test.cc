@@ -121,9 +121,10 @@ std::vector<int64_t> Take(Loader& loader, int64_t& other) {
       if (batch->valid()[static_cast<size_t>(i)] == 0) continue;
       const auto bytes = batch->sample(i);
       REQUIRE(bytes.size() == kBytes);
-      other += std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()) == DataSet::Content(loader.manifest()->Name(id), kBytes)
-                   ? 0
-                   : 1;
+      other +=
+          std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()) == DataSet::Content(loader.manifest()->Name(id), kBytes)
+              ? 0
+              : 1;
     }
   }
 }

@@ -302,7 +302,9 @@ TEST_CASE("a batch that is read again gets the device memory of those behind it"
   options.device_bytes = kMiB;  // two batches
   options.prefetch_batches = 4;
   REQUIRE_OK(Manifest::Build(data.root(), {}));
-  for (const char* name : {"/class1/1000004.bin", "/class2/1000005.bin", "/class0/1000006.bin", "/class1/1000100.bin"}) std::filesystem::remove(data.root() + name);
+  for (const char* name : {"/class1/1000004.bin", "/class2/1000005.bin", "/class0/1000006.bin", "/class1/1000100.bin"}) {
+    std::filesystem::remove(data.root() + name);
+  }
   auto loader = MustOpen(options, machine.runtime);
   CHECK(TakeDeviceEpoch(*loader).size() == 120);
   CHECK(loader->report().substituted == 4);
@@ -354,8 +356,8 @@ TEST_CASE("a codec's bytes go to the device, its scratch memory does not", "[dev
   Machine machine;
   LoaderOptions options = DeviceOptions(data);
   // Delivers each byte twice.
-  options.codec.function = [](void*, int64_t, const void* stored, size_t stored_bytes, void* delivered, size_t capacity, size_t* delivered_bytes, char*,
-                              size_t) -> int {
+  options.codec.function = [](void*, int64_t, const void* stored, size_t stored_bytes, void* delivered, size_t capacity,
+                              size_t* delivered_bytes, char*, size_t) -> int {
     *delivered_bytes = 2 * stored_bytes;
     if (capacity < 2 * stored_bytes) return 1;
     for (size_t i = 0; i < stored_bytes; ++i) {

@@ -74,7 +74,9 @@ TEST_CASE("a dense batch of disk-blocks is in batch order", "[loader]") {
   const Order order = *Order::Create(256, {.block_samples = 16, .window_samples = 64, .seed = 9});
   const std::vector<int64_t> ids = TakeEpoch(*loader);
   REQUIRE(ids.size() == 256);
-  for (int64_t position = 0; position < 256; ++position) CHECK(ids[static_cast<size_t>(position)] == manifest->IdAtPlace(order.IdAt(0, position)));
+  for (int64_t position = 0; position < 256; ++position) {
+    CHECK(ids[static_cast<size_t>(position)] == manifest->IdAtPlace(order.IdAt(0, position)));
+  }
 }
 
 TEST_CASE("a window of disk-blocks holds whole runs of neighbours on the drive", "[loader]") {

@@ -39,8 +39,10 @@ TEST_CASE("an unknown name is refused with the nearest one", "[options]") {
 
 TEST_CASE("a bad value is refused with what the option takes", "[options]") {
   LoaderOptions options;
-  const char* const bad[][2] = {{"batch_size", "0"}, {"batch_size", "-1"}, {"batch_size", "many"}, {"batch_size", "99999999999999999999"}, {"cpu_share", "0"}, {"cpu_share", "1.5"},
-                                {"cpu_share", "nan"}, {"tail", "none"}, {"memory_bytes", "1"}, {"shuffle", "perhaps"}, {"rank", "-2"}};
+  const char* const bad[][2] = {
+      {"batch_size", "0"},   {"batch_size", "-1"},   {"batch_size", "many"}, {"batch_size", "99999999999999999999"},
+      {"cpu_share", "0"},    {"cpu_share", "1.5"},   {"cpu_share", "nan"},   {"tail", "none"},
+      {"memory_bytes", "1"}, {"shuffle", "perhaps"}, {"rank", "-2"}};
   for (const auto& [name, value] : bad) {
     INFO(name << " = " << value);
     CHECK(SetOption(options, name, value).code() == absl::StatusCode::kInvalidArgument);

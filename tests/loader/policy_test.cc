@@ -102,7 +102,9 @@ TEST_CASE("substitutes are the same in every run", "[policy]") {
 TEST_CASE("more failures than skip_max end the skipping", "[policy]") {
   DataSet data(100, -1000);
   Index(data);
-  for (int i = 0; i < 10; ++i) std::filesystem::remove(data.root() + "/class" + std::to_string(i % 3) + "/" + std::to_string(1000000 + i) + ".bin");
+  for (int i = 0; i < 10; ++i) {
+    std::filesystem::remove(data.root() + "/class" + std::to_string(i % 3) + "/" + std::to_string(1000000 + i) + ".bin");
+  }
   LoaderOptions options = data.Options(100);
   options.policy = ErrorPolicy::kSkip;
   options.skip_max = 3;
@@ -140,7 +142,8 @@ TEST_CASE("a flipped bit is found by the checksum and by nothing else", "[policy
   CHECK(skipping->report().skipped == 1);
 }
 
-extern "C" int DoubleBytes(void*, int64_t, const void* stored, size_t stored_bytes, void* delivered, size_t capacity, size_t* delivered_bytes, char*, size_t) {
+extern "C" int DoubleBytes(void*, int64_t, const void* stored, size_t stored_bytes, void* delivered, size_t capacity,
+                           size_t* delivered_bytes, char*, size_t) {
   if (capacity < 2 * stored_bytes) return 1;
   const auto* in = static_cast<const unsigned char*>(stored);
   auto* out = static_cast<unsigned char*>(delivered);
@@ -174,7 +177,8 @@ TEST_CASE("a user's function writes what is delivered", "[policy]") {
   }
 }
 
-extern "C" int FailOnId7(void*, int64_t id, const void* stored, size_t stored_bytes, void* delivered, size_t, size_t* delivered_bytes, char* message, size_t message_capacity) {
+extern "C" int FailOnId7(void*, int64_t id, const void* stored, size_t stored_bytes, void* delivered, size_t, size_t* delivered_bytes,
+                         char* message, size_t message_capacity) {
   if (id == 7) {
     std::snprintf(message, message_capacity, "not a picture");
     return 3;

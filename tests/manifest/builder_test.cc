@@ -13,7 +13,8 @@ using namespace penstock::testing;
 namespace {
 
 bool Same(const Range& a, const Range& b) {
-  return a.object == b.object && a.offset_bytes == b.offset_bytes && a.stored_bytes == b.stored_bytes && a.delivered_bytes == b.delivered_bytes && a.field == b.field;
+  return a.object == b.object && a.offset_bytes == b.offset_bytes && a.stored_bytes == b.stored_bytes &&
+         a.delivered_bytes == b.delivered_bytes && a.field == b.field;
 }
 
 std::shared_ptr<const Manifest> WriteAndOpen(ManifestBuilder& builder, const TempFolder& folder) {
@@ -74,7 +75,8 @@ TEST_CASE("samples of several ranges come back as they were added", "[manifest]"
     uint64_t delivered = 0;
     equal = equal && manifest->RangeCount(id) == static_cast<int>(sample.ranges.size()) && manifest->Label(id) == sample.label;
     for (size_t k = 0; k < sample.ranges.size() && equal; ++k) {
-      equal = Same(manifest->RangeAt(id, static_cast<int>(k)), sample.ranges[k]) && manifest->Crc(id, static_cast<int>(k)) == sample.crcs[k];
+      equal =
+          Same(manifest->RangeAt(id, static_cast<int>(k)), sample.ranges[k]) && manifest->Crc(id, static_cast<int>(k)) == sample.crcs[k];
       stored += sample.ranges[k].stored_bytes;
       delivered += sample.ranges[k].delivered_bytes;
     }

@@ -69,7 +69,9 @@ std::string RecordManifest(const TempFolder& folder) {
 
 // A tree with its order of place.
 std::string PlacedManifest(const TempFolder& folder) {
-  for (int i = 0; i < 30; ++i) folder.Write("tree/c" + std::to_string(i % 2) + "/" + std::to_string(i), std::string(static_cast<size_t>(i), 'x'));
+  for (int i = 0; i < 30; ++i) {
+    folder.Write("tree/c" + std::to_string(i % 2) + "/" + std::to_string(i), std::string(static_cast<size_t>(i), 'x'));
+  }
   IndexOptions options;
   options.place = PlaceOrder::kInode;
   options.manifest_path = folder.At("m");
@@ -179,7 +181,10 @@ TEST_CASE("every flipped byte of a column is refused when columns are checked", 
 TEST_CASE("unchecked damage of columns gives answers in bounds", "[manifest]") {
   TempFolder folder;
   const int kind = GENERATE(0, 1, 2, 3);
-  const std::string good = kind == 0 ? RichManifest(folder, 100) : kind == 1 ? TreeManifest(folder) : kind == 2 ? RecordManifest(folder) : PlacedManifest(folder);
+  const std::string good = kind == 0   ? RichManifest(folder, 100)
+                           : kind == 1 ? TreeManifest(folder)
+                           : kind == 2 ? RecordManifest(folder)
+                                       : PlacedManifest(folder);
   const uint64_t begin = DirectoryEnd(good);
   std::mt19937_64 random(11);
   int opened_count = 0;
@@ -207,10 +212,12 @@ TEST_CASE("a header that lies with a right checksum is refused or answered in bo
   TempFolder folder;
   const std::string good = GENERATE(true, false) ? RichManifest(folder, 10) : RecordManifest(folder);
   std::mt19937_64 random(5);
-  const std::vector<uint64_t> values = {0, 1, 2, 9, 11, 0x7FFFFFFF, 0xFFFFFFFF, uint64_t{1} << 32, uint64_t{1} << 61, uint64_t{1} << 63, ~uint64_t{0}};
-  uint64_t layout::Header::*const counts[] = {&layout::Header::sample_count, &layout::Header::object_count,     &layout::Header::range_count,
-                                              &layout::Header::folder_count, &layout::Header::class_count,      &layout::Header::file_bytes,
-                                              &layout::Header::total_bytes,  &layout::Header::max_stored_bytes, &layout::Header::max_delivered_bytes};
+  const std::vector<uint64_t> values = {
+      0, 1, 2, 9, 11, 0x7FFFFFFF, 0xFFFFFFFF, uint64_t{1} << 32, uint64_t{1} << 61, uint64_t{1} << 63, ~uint64_t{0}};
+  uint64_t layout::Header::*const counts[] = {
+      &layout::Header::sample_count, &layout::Header::object_count,     &layout::Header::range_count,
+      &layout::Header::folder_count, &layout::Header::class_count,      &layout::Header::file_bytes,
+      &layout::Header::total_bytes,  &layout::Header::max_stored_bytes, &layout::Header::max_delivered_bytes};
   for (const auto count : counts) {
     for (const uint64_t value : values) {
       std::string bad = good;

@@ -43,7 +43,9 @@ TEST_CASE("the objects of a manifest open and outlive it", "[manifest]") {
 TEST_CASE("many threads may ask one manifest", "[manifest]") {
   LogCapture log;
   TempFolder tree;
-  for (int i = 0; i < 200; ++i) tree.Write("c" + std::to_string(i % 10) + "/" + std::to_string(i), std::string(static_cast<size_t>(i), 'x'));
+  for (int i = 0; i < 200; ++i) {
+    tree.Write("c" + std::to_string(i % 10) + "/" + std::to_string(i), std::string(static_cast<size_t>(i), 'x'));
+  }
   const auto manifest = Manifest::Open(tree.path());
   REQUIRE_OK(manifest);
   std::vector<std::thread> threads;

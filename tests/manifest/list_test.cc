@@ -118,7 +118,8 @@ TEST_CASE("a list with carriage returns says how to convert it", "[manifest]") {
 }
 
 TEST_CASE("empty lines and folders and NUL bytes in a list are refused", "[manifest]") {
-  for (const std::string& line : {std::string(""), std::string("sub"), std::string("sub/"), std::string("\t1"), std::string("a\0b", 3), std::string("/dev/null")}) {
+  for (const std::string& line :
+       {std::string(""), std::string("sub"), std::string("sub/"), std::string("\t1"), std::string("a\0b", 3), std::string("/dev/null")}) {
     const absl::Status status = ListStatus("a\n" + line + "\nb\n");
     INFO(status.ToString());
     CHECK(status.code() == absl::StatusCode::kInvalidArgument);

@@ -21,7 +21,8 @@ TEST_CASE("network and unknown file systems do not count as local", "[manifest]"
   CHECK(IsLocalFileSystem(0xEF53));       // ext4
   CHECK(IsLocalFileSystem(0x58465342));   // XFS
   CHECK(IsLocalFileSystem(0x9123683E));   // btrfs
-  for (const int64_t type : std::initializer_list<int64_t>{0x6969, 0x517B, 0xFE534D42, 0xFF534D42, 0x65735546, 0x00C36400, 0x0BD00BD0, 0x47504653, 0x01021997, 0}) {
+  for (const int64_t type : std::initializer_list<int64_t>{0x6969, 0x517B, 0xFE534D42, 0xFF534D42, 0x65735546, 0x00C36400, 0x0BD00BD0,
+                                                           0x47504653, 0x01021997, 0}) {
     CHECK_FALSE(IsLocalFileSystem(type));
   }
 }

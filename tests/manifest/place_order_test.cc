@@ -21,7 +21,9 @@ void Fill(const TempFolder& folder, int count, uint64_t seed) {
   std::vector<int> numbers;
   for (int i = 0; i < count; ++i) numbers.push_back(i);
   std::shuffle(numbers.begin(), numbers.end(), std::mt19937_64(seed));
-  for (const int i : numbers) folder.Write("class" + std::to_string(i % 3) + "/" + std::to_string(1000 + i), std::string(static_cast<size_t>(i), 'x'));
+  for (const int i : numbers) {
+    folder.Write("class" + std::to_string(i % 3) + "/" + std::to_string(1000 + i), std::string(static_cast<size_t>(i), 'x'));
+  }
 }
 
 IndexOptions By(PlaceOrder place) {

@@ -40,7 +40,8 @@ std::string Data(size_t bytes) {
   return text;
 }
 std::string LabelsNpy(const std::vector<int32_t>& labels) {
-  return Npy(Dict("'<i4'", absl::StrCat("(", labels.size(), ",)")), std::string(reinterpret_cast<const char*>(labels.data()), labels.size() * 4));
+  return Npy(Dict("'<i4'", absl::StrCat("(", labels.size(), ",)")),
+             std::string(reinterpret_cast<const char*>(labels.data()), labels.size() * 4));
 }
 IndexOptions As(ShardFormat format, int64_t record_bytes = 0, int64_t header_bytes = 0) {
   IndexOptions options;
@@ -168,8 +169,10 @@ TEST_CASE("any dtype of fixed size has its bytes counted", "[manifest]") {
     std::string descr;
     uint64_t bytes;
   };
-  for (const Type& type : {Type{"'|u1'", 1}, Type{"'|b1'", 1}, Type{"'>f8'", 8}, Type{"'<c16'", 16}, Type{"'|S10'", 10}, Type{"'<U3'", 12}, Type{"'<M8[ns]'", 8}, Type{"'|V7'", 7},
-                           Type{"[('a', '<f4'), ('b', '|u1', (3, 2)), ('c', [('d', '<i2'), (('title', 'e'), '<i4')])]", 16}, Type{"[('a', '<f4', 3)]", 12}, Type{"u'<f2'", 2}}) {
+  for (const Type& type : {Type{"'|u1'", 1}, Type{"'|b1'", 1}, Type{"'>f8'", 8}, Type{"'<c16'", 16}, Type{"'|S10'", 10}, Type{"'<U3'", 12},
+                           Type{"'<M8[ns]'", 8}, Type{"'|V7'", 7},
+                           Type{"[('a', '<f4'), ('b', '|u1', (3, 2)), ('c', [('d', '<i2'), (('title', 'e'), '<i4')])]", 16},
+                           Type{"[('a', '<f4', 3)]", 12}, Type{"u'<f2'", 2}}) {
     const std::string text = Npy(Dict(type.descr, "(4L, 3)"), Data(4 * 3 * type.bytes));
     const auto header = ParseNpy(text, text.size(), "x");
     INFO(type.descr);
@@ -210,7 +213,16 @@ TEST_CASE("what is no array of equal records is refused with its cure", "[manife
            Bad{"dict", Npy("{'descr': '<f4', 'shape': (1,)}", Data(4)), "'fortran_order' or 'shape' is missing"},
            Bad{"twice", Npy("{'descr': '<f4', 'descr': '<f8', 'fortran_order': False, 'shape': (1,)}", Data(4)), "there twice"},
            Bad{"code", Npy("__import__('os').system('true')", Data(4)), "malformed"},
-           Bad{"deep", Npy(Dict([] { std::string s; for (int i = 0; i < 100; ++i) s += "[('a', "; return s + "'<f4'"; }(), "(1,)"), Data(4)), "too deep"},
+           Bad{"deep",
+               Npy(Dict(
+                       [] {
+                         std::string s;
+                         for (int i = 0; i < 100; ++i) s += "[('a', ";
+                         return s + "'<f4'";
+                       }(),
+                       "(1,)"),
+                   Data(4)),
+               "too deep"},
        }) {
     TempFolder folder;
     folder.Write("x.npy", bad.file);

@@ -122,7 +122,10 @@ TEST_CASE("the ids of a tree are its paths in byte order", "[manifest]") {
 TEST_CASE("the same tree gives the same manifest with any number of threads", "[manifest]") {
   LogCapture log;
   TempFolder tree;
-  for (int i = 0; i < 3000; ++i) tree.Write("c" + std::to_string(i % 7) + "/s" + std::to_string(i % 3) + "/" + std::to_string(i), std::string(static_cast<size_t>(i % 50), 'x'));
+  for (int i = 0; i < 3000; ++i) {
+    tree.Write("c" + std::to_string(i % 7) + "/s" + std::to_string(i % 3) + "/" + std::to_string(i),
+               std::string(static_cast<size_t>(i % 50), 'x'));
+  }
   IndexOptions options;
   options.threads = 1;
   const IndexResult one = MustBuild(tree.path(), options);
@@ -156,7 +159,8 @@ TEST_CASE("a folder of more files than one listing holds is complete", "[manifes
 TEST_CASE("odd names are kept byte for byte", "[manifest]") {
   LogCapture log;
   TempFolder tree;
-  const Names odd = {"\x01\x02", " leading", "a\nb", "a\tb", "back\\slash", "new\r", "quote\"'", "trailing ", "\xE4\xB8\xAD", "\xFF\xFE", std::string(255, 'l')};
+  const Names odd = {"\x01\x02", " leading",  "a\nb",         "a\tb",     "back\\slash",        "new\r",
+                     "quote\"'", "trailing ", "\xE4\xB8\xAD", "\xFF\xFE", std::string(255, 'l')};
   for (const std::string& name : odd) tree.Write(name, name);
   Names expected = odd;
   std::sort(expected.begin(), expected.end());

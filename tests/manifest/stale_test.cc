@@ -168,7 +168,8 @@ TEST_CASE("the fingerprint belongs to the contents, not to their place", "[manif
   CHECK(Manifest::Build(two.path())->manifest->fingerprint() != same);
 }
 
-// Computed apart from this code, after lib/manifest/README.md. Frozen: a state restores only into the same fingerprint, whatever release wrote it.
+// Computed apart from this code, after lib/manifest/README.md. Frozen: a state restores only into the same fingerprint, whatever release
+// wrote it.
 TEST_CASE("fingerprints do not change between releases", "[manifest]") {
   LogCapture log;
   TempFolder tree;

@@ -228,7 +228,8 @@ TEST_CASE("step plans out of range are refused with the cure", "[order]") {
 // What windows are for: a rank that reads its shard's blocks one after another shares none of its windows with another rank.
 TEST_CASE("where the world divides V each window belongs to one rank and few blocks to several", "[order]") {
   constexpr int64_t kSamples = 5003, kBlock = 8, kWindow = 32, kStreams = 12;
-  const Order order = *Order::Create(kSamples, {.block_samples = kBlock, .window_samples = kWindow, .virtual_streams = kStreams, .seed = 4});
+  const Order order =
+      *Order::Create(kSamples, {.block_samples = kBlock, .window_samples = kWindow, .virtual_streams = kStreams, .seed = 4});
   for (const int64_t world : {2, 3, 4, 12}) {
     const StepPlan plan{kSamples, 0, 5, world, Tail::kPartial};
     std::map<std::pair<int64_t, int64_t>, std::set<int64_t>> ranks_of_window;  // chunk and window
@@ -243,7 +244,8 @@ TEST_CASE("where the world divides V each window belongs to one rank and few blo
     }
     INFO("W " << world);
     for (const auto& [window, ranks] : ranks_of_window) REQUIRE(ranks.size() == 1);
-    const auto shared = std::count_if(ranks_of_block.begin(), ranks_of_block.end(), [](const auto& block) { return block.second.size() > 1; });
+    const auto shared =
+        std::count_if(ranks_of_block.begin(), ranks_of_block.end(), [](const auto& block) { return block.second.size() > 1; });
     CHECK(shared <= kStreams - 1);
     CHECK(ranks_of_block.size() == (kSamples + kBlock - 1) / kBlock);
   }

@@ -343,7 +343,9 @@ TEST_CASE("what belongs to no sample is poisoned, and nothing else", "[plan]") {
   PoisonHoles(plan, memory.data());
   size_t kept = 0;
   for (size_t i = 0; i < 4; ++i) {
-    for (int64_t at = plan.offsets[i]; at < plan.offsets[i] + plan.lengths[i]; ++at) kept += memory[static_cast<size_t>(at)] == std::byte{1} ? 1 : 0;
+    for (int64_t at = plan.offsets[i]; at < plan.offsets[i] + plan.lengths[i]; ++at) {
+      kept += memory[static_cast<size_t>(at)] == std::byte{1} ? 1 : 0;
+    }
   }
   CHECK(kept == 400);
   CHECK(std::count(memory.begin(), memory.end(), std::byte{kHolePoison}) == static_cast<int64_t>(plan.bytes) - 400);

@@ -129,7 +129,9 @@ struct Threads : FileBackend {
 };
 
 struct Scripted {
-  explicit Scripted(RingOptions options = {}) : ring_(ScriptedRing::Script{.capacity = options.capacity, .read_bytes_max = options.read_bytes_max, .order = ScriptedRing::Order::kRandom}) {}
+  explicit Scripted(RingOptions options = {})
+      : ring_(ScriptedRing::Script{
+            .capacity = options.capacity, .read_bytes_max = options.read_bytes_max, .order = ScriptedRing::Order::kRandom}) {}
   uint32_t AddObject(uint64_t bytes) {
     ring_.SetObject(next_, {.object_bytes = bytes});
     return next_++;
@@ -167,7 +169,9 @@ inline Completion RunOne(Ring& ring, const Request& request) {
   return ReapCount(ring, 1)[0];
 }
 
-inline std::string TextOf(const std::vector<std::byte>& bytes, size_t count) { return std::string(reinterpret_cast<const char*>(bytes.data()), count); }
+inline std::string TextOf(const std::vector<std::byte>& bytes, size_t count) {
+  return std::string(reinterpret_cast<const char*>(bytes.data()), count);
+}
 
 }  // namespace penstock::testing
 

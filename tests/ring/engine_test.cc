@@ -22,7 +22,9 @@ TEST_CASE("the probe names the engine and the kernel", "[ring]") {
   if (choice.uring.ok()) CHECK(choice.features.sq_entries >= 4);
 }
 
-TEST_CASE("threads are chosen when asked for even where io_uring works", "[ring]") { CHECK(ProbeEngine(Engine::kThreads).engine == Engine::kThreads); }
+TEST_CASE("threads are chosen when asked for even where io_uring works", "[ring]") {
+  CHECK(ProbeEngine(Engine::kThreads).engine == Engine::kThreads);
+}
 
 TEST_CASE("under seccomp auto reads with threads and says why", "[ring]") {
   for (const int error_number : {EPERM, ENOSYS}) {
@@ -43,7 +45,9 @@ TEST_CASE("under seccomp auto reads with threads and says why", "[ring]") {
       if (RunOne(**ring, {.object = object, .length_bytes = 6, .need_bytes = 5, .destination = memory}).bytes != 5) return "read";
       const auto insisted = MakeRing(Engine::kUring, objects, {});
       if (insisted.ok()) return "kUring was made";
-      if (insisted.status().code() != absl::StatusCode::kUnavailable || !Contains(std::string(insisted.status().message()), "profile")) return insisted.status().ToString();
+      if (insisted.status().code() != absl::StatusCode::kUnavailable || !Contains(std::string(insisted.status().message()), "profile")) {
+        return insisted.status().ToString();
+      }
       return "";
     });
     if (result.rfind("skip ", 0) == 0) SkipTest(result);
@@ -120,7 +124,9 @@ TEST_CASE("a ring gets a smaller capacity where few descriptors are allowed", "[
     if (!ring.ok()) return std::string(ring.status().message());
     if ((*ring)->capacity() > 64) return absl::StrCat("capacity ", (*ring)->capacity());
     std::vector<std::byte> memory(1000);
-    return RunOne(**ring, {.object = object, .length_bytes = 1000, .need_bytes = 1000, .destination = memory.data()}).bytes == 1000 ? "" : "read";
+    return RunOne(**ring, {.object = object, .length_bytes = 1000, .need_bytes = 1000, .destination = memory.data()}).bytes == 1000
+               ? ""
+               : "read";
   });
   CHECK(result == "");
 }
@@ -136,7 +142,9 @@ TEST_CASE("the pool starts no more threads than allowed and none before they are
   CHECK(pool->worker_count() == 0);
   std::byte memory[64 * 6];
   for (int round = 0; round < 50; ++round) {
-    for (size_t i = 0; i < 64; ++i) REQUIRE((*ring)->Enqueue({.object = object, .length_bytes = 6, .need_bytes = 5, .destination = memory + 6 * i}));
+    for (size_t i = 0; i < 64; ++i) {
+      REQUIRE((*ring)->Enqueue({.object = object, .length_bytes = 6, .need_bytes = 5, .destination = memory + 6 * i}));
+    }
     ReapCount(**ring, 64);
   }
   CHECK(pool->worker_count() >= 1);

@@ -64,7 +64,8 @@ struct ThreadsMount : Mount {
 };
 
 struct Pages {
-  explicit Pages(size_t bytes) : bytes(bytes), data(static_cast<std::byte*>(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {}
+  explicit Pages(size_t bytes)
+      : bytes(bytes), data(static_cast<std::byte*>(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {}
   ~Pages() { ::munmap(data, bytes); }
   std::string Text(size_t offset, size_t count) const { return std::string(reinterpret_cast<const char*>(data) + offset, count); }
   const size_t bytes;
@@ -77,7 +78,10 @@ TEMPLATE_TEST_CASE("EIO of one file leaves its neighbours alone", "[ring][fault]
   for (int i = 0; i < 16; ++i) objects.push_back(mount.Add(absl::StrCat(i == 5 ? "bad" : "good", i), 10000));
   mount.faults->Set("bad* eio\n");
   std::vector<std::vector<std::byte>> memory(16, std::vector<std::byte>(10001));
-  for (size_t i = 0; i < 16; ++i) REQUIRE(mount.ring().Enqueue({.object = objects[i], .length_bytes = 10001, .need_bytes = 10000, .destination = memory[i].data(), .cookie = i}));
+  for (size_t i = 0; i < 16; ++i) {
+    REQUIRE(mount.ring().Enqueue(
+        {.object = objects[i], .length_bytes = 10001, .need_bytes = 10000, .destination = memory[i].data(), .cookie = i}));
+  }
   for (const Completion& done : ReapCount(mount.ring(), 16)) {
     if (done.cookie == 5) {
       CHECK(done.error_number == EIO);
@@ -94,7 +98,8 @@ TEMPLATE_TEST_CASE("an error in the middle of a file reports the bytes before it
   const uint32_t object = mount.Add("file", 400000);
   mount.faults->Set("file eio 200000 1\nfile direct\n");
   std::vector<std::byte> memory(400000);
-  const Completion done = RunOne(mount.ring(), {.object = object, .length_bytes = 400000, .need_bytes = 400000, .destination = memory.data()});
+  const Completion done =
+      RunOne(mount.ring(), {.object = object, .length_bytes = 400000, .need_bytes = 400000, .destination = memory.data()});
   CHECK(done.error_number == EIO);
   CHECK(done.bytes >= 65536);
   CHECK(done.bytes <= 200000);
@@ -104,7 +109,9 @@ TEMPLATE_TEST_CASE("an error in the middle of a file reports the bytes before it
 TEMPLATE_TEST_CASE("errors of open and read come with their number and stage", "[ring][fault]", FILE_BACKENDS) {
   TestType mount;
   std::vector<std::byte> memory(100);
-  const auto run = [&](uint32_t object) { return RunOne(mount.ring(), {.object = object, .length_bytes = 100, .need_bytes = 100, .destination = memory.data()}); };
+  const auto run = [&](uint32_t object) {
+    return RunOne(mount.ring(), {.object = object, .length_bytes = 100, .need_bytes = 100, .destination = memory.data()});
+  };
   const uint32_t stale = mount.Add("stale", 100);
   const uint32_t locked = mount.Add("locked", 100);
   mount.faults->Set(absl::StrCat("stale errno ", ESTALE, "\nlocked openerr ", ETXTBSY, "\n"));
@@ -122,11 +129,13 @@ TEMPLATE_TEST_CASE("short reads in the middle lose nothing", "[ring][fault]", FI
   const uint32_t unbuffered = mount.Add("unbuffered", 500000);
   mount.faults->Set("* short\nunbuffered direct\n");
   Pages memory(512 << 10);
-  const Completion direct = RunOne(mount.ring(), {.direct = true, .object = object, .length_bytes = 500 * 1024, .need_bytes = 500000, .destination = memory.data});
+  const Completion direct = RunOne(
+      mount.ring(), {.direct = true, .object = object, .length_bytes = 500 * 1024, .need_bytes = 500000, .destination = memory.data});
   CHECK(direct.error_number == 0);
   CHECK(direct.bytes == 500000);
   CHECK((memory.Text(0, 500000) == ContentOf(object, 500000)));
-  const Completion plain = RunOne(mount.ring(), {.object = unbuffered, .length_bytes = 500001, .need_bytes = 500000, .destination = memory.data});
+  const Completion plain =
+      RunOne(mount.ring(), {.object = unbuffered, .length_bytes = 500001, .need_bytes = 500000, .destination = memory.data});
   CHECK(plain.error_number == 0);
   CHECK(plain.bytes == 500000);
   CHECK((memory.Text(0, 500000) == ContentOf(unbuffered, 500000)));
@@ -138,7 +147,8 @@ TEMPLATE_TEST_CASE("a file that is cut after it was indexed comes short", "[ring
   const uint32_t object = mount.Add("file", 10000);
   mount.faults->Set("file trunc 6000\n");
   std::vector<std::byte> memory(10001);
-  const Completion done = RunOne(mount.ring(), {.object = object, .length_bytes = 10001, .need_bytes = 10000, .destination = memory.data()});
+  const Completion done =
+      RunOne(mount.ring(), {.object = object, .length_bytes = 10001, .need_bytes = 10000, .destination = memory.data()});
   CHECK(done.error_number == 0);
   CHECK(done.bytes == 6000);
 }
@@ -149,7 +159,10 @@ TEMPLATE_TEST_CASE("slow files do not hold up fast ones in the same ring", "[rin
   for (int i = 0; i < 16; ++i) objects.push_back(mount.Add(absl::StrCat(i % 4 == 0 ? "slow" : "fast", i), 1000));
   mount.faults->Set("slow* hang\n");
   std::vector<std::vector<std::byte>> memory(16, std::vector<std::byte>(1000));
-  for (size_t i = 0; i < 16; ++i) REQUIRE(mount.ring().Enqueue({.object = objects[i], .length_bytes = 1000, .need_bytes = 1000, .destination = memory[i].data(), .cookie = i}));
+  for (size_t i = 0; i < 16; ++i) {
+    REQUIRE(mount.ring().Enqueue(
+        {.object = objects[i], .length_bytes = 1000, .need_bytes = 1000, .destination = memory[i].data(), .cookie = i}));
+  }
   for (const Completion& done : ReapCount(mount.ring(), 12)) CHECK(done.cookie % 4 != 0);
   CHECK(mount.ring().in_flight() == 4);
   mount.faults->Clear();
@@ -163,7 +176,8 @@ TEMPLATE_TEST_CASE("Wait keeps its deadline while every read hangs", "[ring][fau
       const uint32_t object = mount.Add("file", 8192);
       mount.faults->Set(absl::StrCat("file hanghard\n", more));
       Pages memory(16384);
-      REQUIRE(mount.ring().Enqueue({.direct = direct, .object = object, .length_bytes = 8192, .need_bytes = 8192, .destination = memory.data}));
+      REQUIRE(
+          mount.ring().Enqueue({.direct = direct, .object = object, .length_bytes = 8192, .need_bytes = 8192, .destination = memory.data}));
       std::atomic<bool> returned{false};
       std::thread guard([&] {
         // If the hang got into the ring's own calls, nothing but its end would bring them back.
@@ -199,7 +213,8 @@ TEMPLATE_TEST_CASE("a hang that can be interrupted ends with Cancel", "[ring][fa
   CHECK((done.error_number == ECANCELED || done.bytes == 8192));
 }
 
-TEMPLATE_TEST_CASE("a read that hangs hard stays in flight after Cancel and writes nothing after its completion", "[ring][fault]", FILE_BACKENDS) {
+TEMPLATE_TEST_CASE("a read that hangs hard stays in flight after Cancel and writes nothing after its completion", "[ring][fault]",
+                   FILE_BACKENDS) {
   for (const bool direct : {false, true}) {
     INFO("direct " << direct);
     TestType mount({.capacity = 4});
@@ -207,7 +222,8 @@ TEMPLATE_TEST_CASE("a read that hangs hard stays in flight after Cancel and writ
     const uint32_t fine = mount.Add("fine", 65536);
     mount.faults->Set("hung hanghard\n");
     Pages memory(2 * 65536);
-    REQUIRE(mount.ring().Enqueue({.direct = direct, .object = hung, .length_bytes = 65536, .need_bytes = 65536, .destination = memory.data, .cookie = 1}));
+    REQUIRE(mount.ring().Enqueue(
+        {.direct = direct, .object = hung, .length_bytes = 65536, .need_bytes = 65536, .destination = memory.data, .cookie = 1}));
     AwaitHangs(mount, mount.ring(), 1);
     mount.ring().Cancel();
     REQUIRE_OK(mount.ring().Wait(MonotonicNs() + 100 * kNsPerMs));
@@ -215,7 +231,8 @@ TEMPLATE_TEST_CASE("a read that hangs hard stays in flight after Cancel and writ
     REQUIRE(mount.ring().Reap({&done, 1}) == 0);
     CHECK(mount.ring().in_flight() == 1);
     // The ring goes on beside it.
-    const Completion other = RunOne(mount.ring(), {.object = fine, .length_bytes = 65536, .need_bytes = 65536, .destination = memory.data + 65536, .cookie = 2});
+    const Completion other =
+        RunOne(mount.ring(), {.object = fine, .length_bytes = 65536, .need_bytes = 65536, .destination = memory.data + 65536, .cookie = 2});
     CHECK(other.cookie == 2);
     CHECK(other.bytes == 65536);
     mount.ring().Cancel();  // a second one must not hit anything else
@@ -238,7 +255,8 @@ TEMPLATE_TEST_CASE("an open that hangs stays in flight and the others go on", "[
   std::vector<std::byte> memory(2000);
   REQUIRE(mount.ring().Enqueue({.object = hung, .length_bytes = 1000, .need_bytes = 1000, .destination = memory.data(), .cookie = 1}));
   AwaitHangs(mount, mount.ring(), 1);
-  CHECK(RunOne(mount.ring(), {.object = fine, .length_bytes = 1000, .need_bytes = 1000, .destination = memory.data() + 1000, .cookie = 2}).cookie == 2);
+  CHECK(RunOne(mount.ring(), {.object = fine, .length_bytes = 1000, .need_bytes = 1000, .destination = memory.data() + 1000, .cookie = 2})
+            .cookie == 2);
   CHECK(mount.ring().in_flight() == 1);
   mount.faults->Clear();
   CHECK(ReapCount(mount.ring(), 1)[0].bytes == 1000);
@@ -286,7 +304,8 @@ TEST_CASE("requests in the hand of a hung thread are taken over by others", "[ri
     for (size_t i = 0; i < 255; ++i) {
       REQUIRE(mount.ring().Enqueue({.object = objects[i], .length_bytes = 1, .need_bytes = 1, .destination = memory.data() + i}));
       if (round == 3 && i == 100) {
-        REQUIRE(mount.ring().Enqueue({.object = hung, .length_bytes = 1000, .need_bytes = 1000, .destination = memory.data() + 1000, .cookie = 9}));
+        REQUIRE(mount.ring().Enqueue(
+            {.object = hung, .length_bytes = 1000, .need_bytes = 1000, .destination = memory.data() + 1000, .cookie = 9}));
       }
     }
     for (const Completion& done : ReapCount(mount.ring(), 255)) CHECK(done.cookie == 0);

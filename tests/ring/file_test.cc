@@ -49,7 +49,8 @@ TEMPLATE_TEST_CASE("a folder in the place of a file is an error and not a hang",
   TestType backend;
   std::filesystem::create_directory(backend.folder() + "/sub");
   std::byte memory[10];
-  const Completion done = RunOne(backend.ring(), {.object = backend.AddNamed("sub"), .length_bytes = 10, .need_bytes = 9, .destination = memory});
+  const Completion done =
+      RunOne(backend.ring(), {.object = backend.AddNamed("sub"), .length_bytes = 10, .need_bytes = 9, .destination = memory});
   CHECK(done.error_number == EISDIR);
   CHECK(done.bytes == 0);
 }
@@ -58,7 +59,8 @@ TEMPLATE_TEST_CASE("a FIFO without a writer in the place of a file does not hang
   TestType backend;
   REQUIRE(::mkfifo((backend.folder() + "/fifo").c_str(), 0644) == 0);
   std::byte memory[10];
-  const Completion done = RunOne(backend.ring(), {.object = backend.AddNamed("fifo"), .length_bytes = 10, .need_bytes = 9, .destination = memory});
+  const Completion done =
+      RunOne(backend.ring(), {.object = backend.AddNamed("fifo"), .length_bytes = 10, .need_bytes = 9, .destination = memory});
   CHECK(done.bytes == 0);  // the end at once, or ESPIPE
 }
 
@@ -82,7 +84,8 @@ TEMPLATE_TEST_CASE("a dangling symbolic link and a file as a folder fail at the 
   backend.AddObject(10);
   std::byte memory[10];
   const auto error_of = [&](const std::string& name) {
-    const Completion done = RunOne(backend.ring(), {.object = backend.AddNamed(name), .length_bytes = 10, .need_bytes = 9, .destination = memory});
+    const Completion done =
+        RunOne(backend.ring(), {.object = backend.AddNamed(name), .length_bytes = 10, .need_bytes = 9, .destination = memory});
     CHECK(done.stage == RequestStage::kOpen);
     return done.error_number;
   };
@@ -126,7 +129,9 @@ TEMPLATE_TEST_CASE("a file that shrinks grows vanishes or is replaced between tw
   TestType backend;
   const uint32_t object = backend.AddObject(5000);
   std::vector<std::byte> memory(5001);
-  const auto read = [&] { return RunOne(backend.ring(), {.object = object, .length_bytes = 5001, .need_bytes = 5000, .destination = memory.data()}); };
+  const auto read = [&] {
+    return RunOne(backend.ring(), {.object = object, .length_bytes = 5001, .need_bytes = 5000, .destination = memory.data()});
+  };
   CHECK(read().bytes == 5000);
   std::filesystem::resize_file(backend.PathOf(object), 100);
   CHECK(read().bytes == 100);
@@ -154,9 +159,13 @@ TEMPLATE_TEST_CASE("files that are rewritten while they are read never bring mor
   std::vector<std::vector<std::byte>> memory(16, std::vector<std::byte>(40000 + 64, std::byte{0xEE}));
   bool right = true;
   for (int round = 0; round < 100; ++round) {
-    for (size_t i = 0; i < 16; ++i) REQUIRE(backend.ring().Enqueue({.object = object, .length_bytes = 40000, .need_bytes = 39999, .destination = memory[i].data(), .cookie = i}));
+    for (size_t i = 0; i < 16; ++i) {
+      REQUIRE(backend.ring().Enqueue(
+          {.object = object, .length_bytes = 40000, .need_bytes = 39999, .destination = memory[i].data(), .cookie = i}));
+    }
     for (const Completion& done : ReapCount(backend.ring(), 16)) {
-      right = right && done.error_number == 0 && done.bytes >= 0 && done.bytes <= 40000 && TextOf(memory[done.cookie], 40064).substr(40000) == std::string(64, '\xEE');
+      right = right && done.error_number == 0 && done.bytes >= 0 && done.bytes <= 40000 &&
+              TextOf(memory[done.cookie], 40064).substr(40000) == std::string(64, '\xEE');
     }
   }
   stop = true;
@@ -177,7 +186,8 @@ TEMPLATE_TEST_CASE("direct reads bring whole files of any size", "[ring]", FILE_
     const uint32_t object = backend.AddObject(size);
     const uint64_t room = (size + 4096) / 4096 * 4096;
     AlignedMemory memory(room);
-    const Completion done = RunOne(backend.ring(), {.direct = true, .object = object, .length_bytes = room, .need_bytes = size, .destination = memory.data});
+    const Completion done =
+        RunOne(backend.ring(), {.direct = true, .object = object, .length_bytes = room, .need_bytes = size, .destination = memory.data});
     CHECK(done.error_number == 0);
     CHECK(done.bytes == static_cast<int64_t>(size));
     CHECK((std::string(reinterpret_cast<const char*>(memory.data), size) == ContentOf(object, size)));
@@ -191,8 +201,9 @@ TEMPLATE_TEST_CASE("a direct read that the file system refuses comes buffered", 
   const UniqueFd fd(::open(backend.PathOf(object).c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC));
   AlignedMemory memory(16384);
   const bool refuses = fd.valid() && ::pread(fd.get(), memory.data + 1, 1001, 3) < 0 && errno == EINVAL;
-  const Completion done =
-      RunOne(backend.ring(), {.direct = true, .object = object, .offset_bytes = 3, .length_bytes = 1001, .need_bytes = 1001, .destination = memory.data + 1});
+  const Completion done = RunOne(
+      backend.ring(),
+      {.direct = true, .object = object, .offset_bytes = 3, .length_bytes = 1001, .need_bytes = 1001, .destination = memory.data + 1});
   CHECK(done.error_number == 0);
   CHECK(done.bytes == 1001);
   CHECK((std::string(reinterpret_cast<const char*>(memory.data + 1), 1001) == ContentOf(object, 1004).substr(3)));
@@ -203,7 +214,9 @@ TEMPLATE_TEST_CASE("a ring that has run empty keeps no file open", "[ring]", FIL
   TestType backend({.capacity = 16});
   const uint32_t object = backend.AddObject(100);
   std::byte memory[1000];
-  for (size_t i = 0; i < 10; ++i) REQUIRE(backend.ring().Enqueue({.object = object, .length_bytes = 100, .need_bytes = 100, .destination = memory + 100 * i}));
+  for (size_t i = 0; i < 10; ++i) {
+    REQUIRE(backend.ring().Enqueue({.object = object, .length_bytes = 100, .need_bytes = 100, .destination = memory + 100 * i}));
+  }
   ReapCount(backend.ring(), 10);
   // A write lease needs that nobody has the file open (fcntl(2), F_SETLEASE). A closed file may take the kernel a moment.
   const UniqueFd fd(::open(backend.PathOf(object).c_str(), O_RDWR | O_CLOEXEC));
@@ -238,7 +251,11 @@ TEMPLATE_TEST_CASE("several rings of several threads do not mix up their request
           if (of[i] >= 0 || next >= 8000) continue;
           of[i] = next++;
           const uint64_t bytes = 100 + 37 * static_cast<uint64_t>(of[i] % 50);
-          (*ring)->Enqueue({.object = objects[static_cast<size_t>(of[i] % 50)], .length_bytes = bytes, .need_bytes = bytes, .destination = memory[i].data(), .cookie = i});
+          (*ring)->Enqueue({.object = objects[static_cast<size_t>(of[i] % 50)],
+                            .length_bytes = bytes,
+                            .need_bytes = bytes,
+                            .destination = memory[i].data(),
+                            .cookie = i});
         }
         if ((*ring)->in_flight() == 0) return;
         if (!(*ring)->Wait(MonotonicNs() + kTestDeadlineNs).ok()) ++wrong;
@@ -248,7 +265,9 @@ TEMPLATE_TEST_CASE("several rings of several threads do not mix up their request
         for (size_t k = 0; k < count; ++k) {
           const size_t i = done[k].cookie;
           const uint64_t bytes = 100 + 37 * static_cast<uint64_t>(of[i] % 50);
-          if (done[k].bytes != static_cast<int64_t>(bytes) || TextOf(memory[i], bytes) != ContentOf(objects[static_cast<size_t>(of[i] % 50)], bytes)) ++wrong;
+          if (done[k].bytes != static_cast<int64_t>(bytes) ||
+              TextOf(memory[i], bytes) != ContentOf(objects[static_cast<size_t>(of[i] % 50)], bytes))
+            ++wrong;
           of[i] = -1;
         }
       }
@@ -294,7 +313,8 @@ TEST_CASE("open and transfer are timed apart", "[ring]") {
   Threads backend;
   const uint32_t object = backend.AddObject(1 << 20);
   std::vector<std::byte> memory(1 << 20);
-  const Completion done = RunOne(backend.ring(), {.object = object, .length_bytes = 1 << 20, .need_bytes = 1 << 20, .destination = memory.data()});
+  const Completion done =
+      RunOne(backend.ring(), {.object = object, .length_bytes = 1 << 20, .need_bytes = 1 << 20, .destination = memory.data()});
   CHECK(done.open_ns > 0);
   CHECK(done.transfer_ns > 0);
 }

@@ -41,7 +41,9 @@ Result RunInjected(const std::string& engine, const std::vector<std::string>& in
   if (engine == "uring" && clean.status == 4) SkipTest(clean.output);
   REQUIRE(clean.status == 0);
   // LeakSanitizer cannot run under a tracer.
-  std::string command = "ASAN_OPTIONS=detect_leaks=0 strace -f -qq -o /dev/null -e trace=io_uring_setup,io_uring_enter,io_uring_register,openat,pread64,eventfd2";
+  std::string command =
+      "ASAN_OPTIONS=detect_leaks=0 strace -f -qq -o /dev/null -e "
+      "trace=io_uring_setup,io_uring_enter,io_uring_register,openat,pread64,eventfd2";
   for (const std::string& injection : injections) command += " -e inject=" + injection;
   return RunShell(command + " " + read);
 }
@@ -52,7 +54,9 @@ void CheckNothingLost(const Result& result, int requests) {
   CHECK(result.output.find(absl::StrCat("requests ", requests, " ")) != std::string::npos);
 }
 
-TEST_CASE("io_uring_enter interrupted again and again loses nothing", "[ring][inject]") { CheckNothingLost(RunInjected("uring", {"io_uring_enter:error=EINTR:when=2+2"}), 300); }
+TEST_CASE("io_uring_enter interrupted again and again loses nothing", "[ring][inject]") {
+  CheckNothingLost(RunInjected("uring", {"io_uring_enter:error=EINTR:when=2+2"}), 300);
+}
 
 TEST_CASE("io_uring_enter with EAGAIN and EBUSY loses nothing and counts them", "[ring][inject]") {
   for (const char* error : {"EAGAIN", "EBUSY", "ENOMEM"}) {
@@ -62,9 +66,13 @@ TEST_CASE("io_uring_enter with EAGAIN and EBUSY loses nothing and counts them", 
   }
 }
 
-TEST_CASE("a long row of EBUSY is waited out", "[ring][inject]") { CheckNothingLost(RunInjected("uring", {"io_uring_enter:error=EBUSY:when=3..60"}), 300); }
+TEST_CASE("a long row of EBUSY is waited out", "[ring][inject]") {
+  CheckNothingLost(RunInjected("uring", {"io_uring_enter:error=EBUSY:when=3..60"}), 300);
+}
 
-TEST_CASE("a signal in the middle of a wait loses nothing", "[ring][inject]") { CheckNothingLost(RunInjected("uring", {"io_uring_enter:signal=SIGCHLD:when=2+1"}), 300); }
+TEST_CASE("a signal in the middle of a wait loses nothing", "[ring][inject]") {
+  CheckNothingLost(RunInjected("uring", {"io_uring_enter:signal=SIGCHLD:when=2+1"}), 300);
+}
 
 TEST_CASE("an io_uring_enter that fails for good ends every request with its error", "[ring][inject]") {
   // The first calls are the probe's or the first batch; what the kernel holds then cannot be reaped, so the very first one fails here.
@@ -129,7 +137,9 @@ TEST_CASE("EMFILE at one open fails that request and no other", "[ring][inject]"
   CHECK(result.output.find("300 times") == std::string::npos);
 }
 
-TEST_CASE("EINTR at an open is tried again", "[ring][inject]") { CheckNothingLost(RunInjected("threads", {"openat:error=EINTR:when=40+7"}), 300); }
+TEST_CASE("EINTR at an open is tried again", "[ring][inject]") {
+  CheckNothingLost(RunInjected("threads", {"openat:error=EINTR:when=40+7"}), 300);
+}
 
 }  // namespace
 }  // namespace penstock::testing

@@ -144,7 +144,8 @@ TEMPLATE_TEST_CASE("cancelled requests leave no file in use", "[ring]", FILE_BAC
   std::vector<std::byte> memory(8 * 128);
   for (int round = 0; round < 50; ++round) {
     for (size_t i = 0; i < objects.size(); ++i) {
-      REQUIRE(backend.ring().Enqueue({.object = objects[i], .length_bytes = 100, .need_bytes = 100, .destination = memory.data() + 128 * i}));
+      REQUIRE(
+          backend.ring().Enqueue({.object = objects[i], .length_bytes = 100, .need_bytes = 100, .destination = memory.data() + 128 * i}));
     }
     if (round % 3 == 1) REQUIRE_OK(backend.ring().Submit());
     backend.ring().Cancel();

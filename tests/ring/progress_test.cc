@@ -115,7 +115,10 @@ TEST_CASE("a scripted hang outlives Cancel until it is released", "[ring]") {
   ring.SetObject(2, {.hang = ObjectScript::Hang::kUntilCancelled});
   ring.SetObject(3, {.completions = {-EIO}});
   std::vector<std::byte> memory(300);
-  for (uint32_t i = 0; i < 3; ++i) REQUIRE(ring.Enqueue({.object = i + 1, .length_bytes = 100, .need_bytes = 100, .destination = memory.data() + 100 * i, .cookie = i + 1}));
+  for (uint32_t i = 0; i < 3; ++i) {
+    REQUIRE(
+        ring.Enqueue({.object = i + 1, .length_bytes = 100, .need_bytes = 100, .destination = memory.data() + 100 * i, .cookie = i + 1}));
+  }
   REQUIRE_OK(ring.Submit());
   Completion done[3];
   REQUIRE(ring.Reap(absl::MakeSpan(done)) == 1);

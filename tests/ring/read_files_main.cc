@@ -57,7 +57,12 @@ int Run(Engine engine, const std::string& folder, uint32_t count, size_t depth) 
   while (ended < 3 * count) {
     while (begun < 3 * count && !free.empty()) {
       const size_t place = free.back();
-      if (!(*ring)->Enqueue({.object = begun % count, .length_bytes = kBytes + 1, .need_bytes = kBytes, .destination = memory[place].data(), .cookie = place})) break;
+      if (!(*ring)->Enqueue({.object = begun % count,
+                             .length_bytes = kBytes + 1,
+                             .need_bytes = kBytes,
+                             .destination = memory[place].data(),
+                             .cookie = place}))
+        break;
       of[place] = begun++ % count;
       free.pop_back();
     }
@@ -89,8 +94,8 @@ int Run(Engine engine, const std::string& folder, uint32_t count, size_t depth) 
     }
   }
   const RingCounters counters = (*ring)->counters();
-  std::printf("%s: requests %lld chunks %lld retries %lld busy %lld\n", (*ring)->name(), static_cast<long long>(counters.requests), static_cast<long long>(counters.chunks),
-              static_cast<long long>(counters.retries), static_cast<long long>(counters.busy));
+  std::printf("%s: requests %lld chunks %lld retries %lld busy %lld\n", (*ring)->name(), static_cast<long long>(counters.requests),
+              static_cast<long long>(counters.chunks), static_cast<long long>(counters.retries), static_cast<long long>(counters.busy));
   for (const auto& [error_number, times] : errors) std::printf("%d times %s\n", times, ErrnoText(error_number).c_str());
   return errors.empty() ? 0 : 3;
 }

@@ -15,7 +15,8 @@ namespace {
 
 TEMPLATE_TEST_CASE("files of many sizes come in full and nothing beyond them is written", "[ring]", ALL_BACKENDS) {
   TestType backend({.capacity = 7, .read_bytes_max = 10000});
-  const std::vector<uint64_t> sizes = {0, 1, 2, 511, 512, 513, 4095, 4096, 4097, 9999, 10000, 10001, 14096, 14097, 20000, 30001, 100000, 1000003};
+  const std::vector<uint64_t> sizes = {0,    1,     2,     511,   512,   513,   4095,  4096,   4097,
+                                       9999, 10000, 10001, 14096, 14097, 20000, 30001, 100000, 1000003};
   std::vector<uint32_t> objects;
   std::vector<std::vector<std::byte>> memory;
   for (const uint64_t size : sizes) {
@@ -26,8 +27,11 @@ TEMPLATE_TEST_CASE("files of many sizes come in full and nothing beyond them is 
   size_t next = 0;
   std::set<uint64_t> seen;
   while (seen.size() < sizes.size()) {
-    while (next < sizes.size() &&
-           ring.Enqueue({.object = objects[next], .length_bytes = sizes[next] + 1, .need_bytes = sizes[next], .destination = memory[next].data(), .cookie = next})) {
+    while (next < sizes.size() && ring.Enqueue({.object = objects[next],
+                                                .length_bytes = sizes[next] + 1,
+                                                .need_bytes = sizes[next],
+                                                .destination = memory[next].data(),
+                                                .cookie = next})) {
       ++next;
     }
     for (const Completion& done : ReapCount(ring, 1)) {
@@ -49,7 +53,9 @@ TEMPLATE_TEST_CASE("a range inside an object comes from its offset", "[ring]", A
   TestType backend;
   const uint32_t object = backend.AddObject(50000);
   std::vector<std::byte> memory(1000);
-  const Completion done = RunOne(backend.ring(), {.object = object, .offset_bytes = 12345, .length_bytes = 1000, .need_bytes = 1000, .destination = memory.data(), .cookie = 77});
+  const Completion done = RunOne(
+      backend.ring(),
+      {.object = object, .offset_bytes = 12345, .length_bytes = 1000, .need_bytes = 1000, .destination = memory.data(), .cookie = 77});
   CHECK(done.cookie == 77);
   CHECK(done.error_number == 0);
   CHECK(done.bytes == 1000);
@@ -63,11 +69,13 @@ TEMPLATE_TEST_CASE("an object with more than is needed shows in the byte count",
   for (const uint64_t expected : {0u, 1u, 4095u, 4096u, 4097u, 8192u, 12288u}) {
     INFO("expected " << expected);
     const uint32_t grown = backend.AddObject(expected + 10);
-    const Completion more = RunOne(backend.ring(), {.object = grown, .length_bytes = expected + 1, .need_bytes = expected, .destination = memory.data()});
+    const Completion more =
+        RunOne(backend.ring(), {.object = grown, .length_bytes = expected + 1, .need_bytes = expected, .destination = memory.data()});
     CHECK(more.error_number == 0);
     CHECK(more.bytes == static_cast<int64_t>(expected) + 1);
     const uint32_t exact = backend.AddObject(expected);
-    CHECK(RunOne(backend.ring(), {.object = exact, .length_bytes = expected + 1, .need_bytes = expected, .destination = memory.data()}).bytes == static_cast<int64_t>(expected));
+    CHECK(RunOne(backend.ring(), {.object = exact, .length_bytes = expected + 1, .need_bytes = expected, .destination = memory.data()})
+              .bytes == static_cast<int64_t>(expected));
   }
 }
 
@@ -76,7 +84,8 @@ TEMPLATE_TEST_CASE("an object that ends before what is needed is complete with f
   for (const uint64_t size : {0u, 100u, 4096u, 5000u}) {
     const uint32_t object = backend.AddObject(size);
     std::vector<std::byte> memory(6001);
-    const Completion done = RunOne(backend.ring(), {.object = object, .length_bytes = 6001, .need_bytes = 6000, .destination = memory.data()});
+    const Completion done =
+        RunOne(backend.ring(), {.object = object, .length_bytes = 6001, .need_bytes = 6000, .destination = memory.data()});
     CHECK(done.error_number == 0);
     CHECK(done.bytes == static_cast<int64_t>(size));
     CHECK((TextOf(memory, size) == ContentOf(object, size)));
@@ -99,7 +108,10 @@ TEMPLATE_TEST_CASE("a missing object fails at its open and its neighbours do not
   std::vector<uint32_t> objects;
   for (int i = 0; i < 32; ++i) objects.push_back(i % 5 == 2 ? backend.AddMissing() : backend.AddObject(3000));
   std::vector<std::vector<std::byte>> memory(32, std::vector<std::byte>(3001));
-  for (size_t i = 0; i < 32; ++i) REQUIRE(backend.ring().Enqueue({.object = objects[i], .length_bytes = 3001, .need_bytes = 3000, .destination = memory[i].data(), .cookie = i}));
+  for (size_t i = 0; i < 32; ++i) {
+    REQUIRE(backend.ring().Enqueue(
+        {.object = objects[i], .length_bytes = 3001, .need_bytes = 3000, .destination = memory[i].data(), .cookie = i}));
+  }
   for (const Completion& done : ReapCount(backend.ring(), 32)) {
     if (done.cookie % 5 == 2) {
       CHECK(done.error_number == ENOENT);
@@ -118,7 +130,9 @@ TEMPLATE_TEST_CASE("a full ring takes no more until something is reaped", "[ring
   std::vector<std::byte> memory(5 * 100);
   Ring& ring = backend.ring();
   CHECK(ring.capacity() == 4);
-  const auto request = [&](size_t i) { return Request{.object = object, .length_bytes = 100, .need_bytes = 100, .destination = memory.data() + 100 * i, .cookie = i}; };
+  const auto request = [&](size_t i) {
+    return Request{.object = object, .length_bytes = 100, .need_bytes = 100, .destination = memory.data() + 100 * i, .cookie = i};
+  };
   for (size_t i = 0; i < 4; ++i) REQUIRE(ring.Enqueue(request(i)));
   CHECK(ring.in_flight() == 4);
   CHECK_FALSE(ring.Enqueue(request(4)));
@@ -176,7 +190,8 @@ TEMPLATE_TEST_CASE("after Cancel each request completes once and the ring is as 
   Ring& ring = backend.ring();
   for (int round = 0; round < 10; ++round) {
     for (size_t i = 0; i < 32; ++i) {
-      REQUIRE(ring.Enqueue({.object = objects[i], .length_bytes = 50000, .need_bytes = 50000, .destination = memory[i].data(), .cookie = i}));
+      REQUIRE(
+          ring.Enqueue({.object = objects[i], .length_bytes = 50000, .need_bytes = 50000, .destination = memory[i].data(), .cookie = i}));
       if (i == static_cast<size_t>(2 * round)) REQUIRE_OK(ring.Submit());
     }
     ring.Cancel();
@@ -196,7 +211,9 @@ TEMPLATE_TEST_CASE("requests that were never submitted end with ECANCELED", "[ri
   TestType backend;
   const uint32_t object = backend.AddObject(100);
   std::vector<std::byte> memory(100);
-  for (uint64_t i = 0; i < 3; ++i) REQUIRE(backend.ring().Enqueue({.object = object, .length_bytes = 100, .need_bytes = 100, .destination = memory.data(), .cookie = i}));
+  for (uint64_t i = 0; i < 3; ++i) {
+    REQUIRE(backend.ring().Enqueue({.object = object, .length_bytes = 100, .need_bytes = 100, .destination = memory.data(), .cookie = i}));
+  }
   backend.ring().Cancel();
   for (const Completion& done : ReapCount(backend.ring(), 3)) CHECK(done.error_number == ECANCELED);
 }
@@ -206,7 +223,13 @@ TEMPLATE_TEST_CASE("a write is read back", "[ring]", ALL_BACKENDS) {
   const uint32_t object = backend.AddObject(20000);
   std::vector<std::byte> memory(10000);
   for (size_t i = 0; i < memory.size(); ++i) memory[i] = static_cast<std::byte>(i * 7);
-  CHECK(RunOne(backend.ring(), {.kind = RequestKind::kWrite, .object = object, .offset_bytes = 5000, .length_bytes = 10000, .need_bytes = 10000, .destination = memory.data()}).bytes == 10000);
+  CHECK(RunOne(backend.ring(), {.kind = RequestKind::kWrite,
+                                .object = object,
+                                .offset_bytes = 5000,
+                                .length_bytes = 10000,
+                                .need_bytes = 10000,
+                                .destination = memory.data()})
+            .bytes == 10000);
   CHECK(RunOne(backend.ring(), {.kind = RequestKind::kSync, .object = object}).error_number == 0);
   std::vector<std::byte> back(20000);
   CHECK(RunOne(backend.ring(), {.object = object, .length_bytes = 20000, .need_bytes = 20000, .destination = back.data()}).bytes == 20000);
@@ -250,7 +273,12 @@ TEMPLATE_TEST_CASE("100000 requests of random place and depth each bring their o
         job.offset = random() % (contents[job.object].size() + 1);
         job.need = random() % (contents[job.object].size() + 2 - job.offset);
         job.memory.assign(job.need + 1, std::byte{0xEE});
-        REQUIRE(ring.Enqueue({.object = objects[job.object], .offset_bytes = job.offset, .length_bytes = job.need + 1, .need_bytes = job.need, .destination = job.memory.data(), .cookie = j}));
+        REQUIRE(ring.Enqueue({.object = objects[job.object],
+                              .offset_bytes = job.offset,
+                              .length_bytes = job.need + 1,
+                              .need_bytes = job.need,
+                              .destination = job.memory.data(),
+                              .cookie = j}));
         job.in_flight = true;
         free.erase(std::find(free.begin(), free.end(), j));
         ++begun;
@@ -267,7 +295,10 @@ TEMPLATE_TEST_CASE("100000 requests of random place and depth each bring their o
         const bool right = job.in_flight && done[i].error_number == 0 && bytes <= there && bytes <= static_cast<int64_t>(job.need) + 1 &&
                            (bytes >= static_cast<int64_t>(job.need) || bytes == there) &&
                            TextOf(job.memory, static_cast<size_t>(bytes)) == content.substr(job.offset, static_cast<size_t>(bytes));
-        if (!right) FAIL("request " << ended << " object " << job.object << " offset " << job.offset << " need " << job.need << ": " << bytes << " bytes, error " << done[i].error_number);
+        if (!right) {
+          FAIL("request " << ended << " object " << job.object << " offset " << job.offset << " need " << job.need << ": " << bytes
+                          << " bytes, error " << done[i].error_number);
+        }
         job.in_flight = false;
         free.push_back(done[i].cookie);
         ++ended;

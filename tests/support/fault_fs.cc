@@ -59,7 +59,8 @@ FaultFs::FaultFs() {
   pid_ = ::fork();
   if (pid_ == 0) {
     if (::geteuid() == 0) {
-      ::execl(PENSTOCK_FAULT_FS, "fault_fs", backing_.c_str(), mounted_.c_str(), control_.c_str(), "-o", "allow_other,default_permissions", static_cast<char*>(nullptr));
+      ::execl(PENSTOCK_FAULT_FS, "fault_fs", backing_.c_str(), mounted_.c_str(), control_.c_str(), "-o", "allow_other,default_permissions",
+              static_cast<char*>(nullptr));
     } else {
       ::execl(PENSTOCK_FAULT_FS, "fault_fs", backing_.c_str(), mounted_.c_str(), control_.c_str(), static_cast<char*>(nullptr));
     }

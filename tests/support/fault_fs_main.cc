@@ -91,7 +91,8 @@ std::shared_ptr<const std::vector<Fault>> Faults() {
   struct stat now {};
   if (::stat(control_file.c_str(), &now) != 0) now = {};
   std::lock_guard<std::mutex> lock(mutex);
-  if (now.st_ino != seen.st_ino || now.st_size != seen.st_size || now.st_mtim.tv_sec != seen.st_mtim.tv_sec || now.st_mtim.tv_nsec != seen.st_mtim.tv_nsec) {
+  if (now.st_ino != seen.st_ino || now.st_size != seen.st_size || now.st_mtim.tv_sec != seen.st_mtim.tv_sec ||
+      now.st_mtim.tv_nsec != seen.st_mtim.tv_nsec) {
     seen = now;
     faults = ReadFaults();
   }
@@ -216,7 +217,9 @@ int Read(const char* path, char* buffer, size_t size, off_t offset, fuse_file_in
   ForEach(path, "bandwidth", offset, length, [result](const Fault& fault) { WaitForPipe(fault, result); });
   if (result > 1 && Has(path, "short", offset, length)) result /= 2;
   ForEach(path, "flip", offset, length, [&](const Fault& fault) {
-    for (int64_t i = std::max<int64_t>(0, fault.offset_bytes - offset); i < result && (offset + i) - fault.offset_bytes < fault.length_bytes; ++i) buffer[i] = static_cast<char>(buffer[i] ^ 1);
+    for (int64_t i = std::max<int64_t>(0, fault.offset_bytes - offset);
+         i < result && (offset + i) - fault.offset_bytes < fault.length_bytes; ++i)
+      buffer[i] = static_cast<char>(buffer[i] ^ 1);
   });
   return static_cast<int>(result);
 }

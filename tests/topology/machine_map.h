@@ -40,7 +40,8 @@ inline constexpr const char* kDgxH100Cpus = "0-223";
 // One GH200: 72 cores on node 0, the GPU's memory is node 1, and seven nodes without CPUs or memory (for its partitions).
 void GraceHopper(MachineMap& map);
 
-// A laptop: one node, 4 cores of 2 threads (CPUs 0-7, siblings side by side) and 8 small ones of one, one GPU whose node the firmware omits.
+// A laptop: one node, 4 cores of 2 threads (CPUs 0-7, siblings side by side) and 8 small ones of one, one GPU whose node the firmware
+// omits.
 void Laptop(MachineMap& map);
 inline constexpr const char* kLaptopCpus = "0-15";
 

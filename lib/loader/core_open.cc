@@ -1,0 +1,312 @@
+// Open(): options, order, streams and engine resolved, and the streams started.
+#include "loader/loader_core.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/align.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "loader/gap.h"
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kProbePatienceNs = 10 * kNsPerSecond;  // for the store's answer to a direct read
+constexpr int32_t kDepthPerStream = 64;  // reads in flight; facts: 64-256 keep an NVMe drive busy
+constexpr int32_t kDepthMax = 256;  // nr_requests of most block devices
+// b and w of shuffle=disk-blocks where none were given. Neighbours merge only while they are asked for together: in a window of many blocks
+// they lie in different batches.
+constexpr int64_t kDiskBlock = 64;
+constexpr int64_t kDiskWindow = kDiskBlock;
+
+}  // namespace
+
+absl::Status LoaderCore::ResolveOptions() {
+  if (absl::Status status = ApplyEnvironment(options_); !status.ok()) return status;
+  // The struct may have been filled by hand: what the table would refuse is refused here too.
+  for (const OptionInfo& info : OptionTable()) {
+    LoaderOptions scratch;
+    const std::string value = GetOption(options_, info.name);
+    if (absl::Status status = SetOption(scratch, info.name, value); !status.ok()) return status;
+  }
+  if (options_.root.empty()) return absl::InvalidArgumentError("option root is empty: name a folder of samples or a list file");
+  if (!IsAligned(static_cast<uint64_t>(options_.piece_bytes), 4096)) {
+    return absl::InvalidArgumentError(absl::StrCat("option piece_bytes = ", options_.piece_bytes, " is not a multiple of 4096"));
+  }
+  absl::StatusOr<RankInfo> rank =
+      DiscoverRank(options_.rank, options_.world_size, [](const char* name) { return static_cast<const char*>(std::getenv(name)); });
+  if (!rank.ok()) return rank.status();
+  options_.rank = rank->rank;
+  options_.world_size = rank->world_size;
+  local_rank_ = rank->local_rank;
+  local_world_size_ = rank->local_world_size;
+  return absl::OkStatus();
+}
+
+absl::Status LoaderCore::ResolveDevice() {
+  if (options_.device < 0) return absl::OkStatus();
+  absl::StatusOr<std::shared_ptr<Device>> device = runtime_core_.OpenDevice(options_.device);
+  if (!device.ok()) {
+    return absl::Status(device.status().code(), absl::StrCat("option device = ", options_.device, ": ", device.status().message()));
+  }
+  device_ = *std::move(device);
+  setup_.device = absl::StrCat("CUDA device ", device_->index(), " (", device_->pci_bus_id(), ")");
+  return absl::OkStatus();
+}
+
+absl::Status LoaderCore::ResolveOrder() {
+  fingerprint_ = manifest_->fingerprint();
+  std::optional<State> state;
+  if (!options_.state.empty()) {
+    absl::StatusOr<State> parsed = State::FromJson(options_.state);
+    if (!parsed.ok()) return parsed.status();
+    state = *std::move(parsed);
+    // The order is the state's: going on means the same order, whatever this program's defaults are.
+    options_.seed = state->seed;
+    options_.shuffle = state->shuffle;
+    options_.disk_blocks = state->disk_blocks;
+    options_.block_samples = state->block_samples;
+    options_.window_samples = state->window_samples;
+    options_.virtual_streams = state->virtual_streams;
+    options_.tail = state->tail;
+    first_epoch_ = state->epoch;
+    origin_ = state->position;
+  }
+  if (options_.disk_blocks) {
+    if (!options_.ids.empty() || !options_.shuffle) {
+      return absl::InvalidArgumentError("shuffle=disk-blocks goes neither with a list of ids nor without a shuffle; leave one of them out");
+    }
+    if (!manifest_->has_place_order()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("shuffle=disk-blocks: the manifest ", EscapeName(manifest_->path()),
+                       " has no order of place. Save it once (penstock index --place inode), and give every rank the same manifest"));
+    }
+    if (options_.block_samples == 1) {
+      options_.block_samples = kDiskBlock;
+      options_.window_samples = std::max(options_.window_samples / kDiskBlock * kDiskBlock, kDiskWindow);
+    }
+    if (manifest_->has_labels()) mixing_.emplace(*manifest_);
+  }
+  absl::StatusOr<Order> order = absl::UnknownError("");
+  if (!options_.ids.empty()) {
+    order = Order::FromIds(options_.ids, manifest_->sample_count());
+  } else {
+    OrderOptions order_options;
+    order_options.block_samples = options_.block_samples;
+    order_options.window_samples = options_.window_samples;
+    order_options.virtual_streams = options_.virtual_streams;
+    order_options.seed = options_.seed;
+    order_options.shuffle = options_.shuffle;
+    order = Order::Create(manifest_->sample_count(), order_options);
+  }
+  if (!order.ok()) return order.status();
+  order_.emplace(*std::move(order));
+  if (state.has_value()) {
+    if (absl::Status status = state->Matches(fingerprint_, *order_); !status.ok()) return status;
+  }
+  if (origin_ >= order_->size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the state's position ", origin_, " is beyond the ", order_->size(), " samples of an epoch"));
+  }
+  epoch_ = plan_epoch_ = first_epoch_;
+  return absl::OkStatus();
+}
+
+absl::Status LoaderCore::ResolveStreams() {
+  absl::StatusOr<Topology> topology = ReadTopology();
+  if (!topology.ok()) return topology.status();
+  allowed_cpus_ = std::max<int>(1, static_cast<int>(topology->allowed_cpus.size()));
+  PlacementOptions placement;
+  placement.streams = options_.streams;
+  placement.cpu_share = options_.cpu_share;
+  placement.local_rank = local_rank_;
+  placement.local_world_size = local_world_size_;
+  if (device_ != nullptr) placement.gpu_pci_bus_id = device_->pci_bus_id();
+  absl::StatusOr<std::vector<StreamPlacement>> placed = PlaceStreams(*topology, placement);
+  if (!placed.ok()) return placed.status();
+  placement_ = *std::move(placed);
+  setup_.streams = static_cast<int32_t>(placement_.size());
+  setup_.numa_node = placement_[0].numa_node;
+  for (const StreamPlacement& stream : placement_) {
+    setup_.cpus.push_back(options_.pin_cpus ? stream.cpu : -1);
+    if (stream.numa_node != setup_.numa_node) setup_.numa_node = -1;
+  }
+  if (topology->nodes.size() < 2) setup_.numa_node = -1;  // nothing to bind to
+  if (device_ != nullptr) setup_.numa_node = MemoryNodeForGpu(*topology, device_->pci_bus_id());
+
+  const EngineChoice choice = ProbeEnginePatiently(static_cast<Engine>(options_.engine), opened_ns_ + intervals_.ring_patience_ns);
+  if (options_.engine == EngineOption::kUring && choice.engine != Engine::kUring) return absl::UnavailableError(choice.why);
+  engine_ = choice.engine;
+  setup_.engine = engine_ == Engine::kUring ? "uring" : "threads";
+  setup_.engine_why = choice.why;
+  if (engine_ == Engine::kThreads) {
+    if (options_.engine == EngineOption::kAuto) {
+      DegradeToThreads(choice.why);
+    } else {
+      pool_ = runtime_core_.Pool(options_.io_workers);
+    }
+  }
+
+  const int32_t streams = setup_.streams;
+  const int32_t wanted = options_.queue_depth > 0 ? options_.queue_depth : std::min(kDepthMax, kDepthPerStream * streams);
+  leased_depth_ = runtime_core_.LeaseDepth(std::max(wanted, streams), streams);
+  setup_.queue_depth = leased_depth_;
+  ring_options_.capacity = static_cast<size_t>(std::max(1, leased_depth_ / streams));
+  ring_options_.read_bytes_max = static_cast<uint64_t>(options_.read_bytes_max);
+  ring_options_.io_worker_max = options_.io_workers;
+  return absl::OkStatus();
+}
+
+void LoaderCore::ChooseIo() {
+  const int64_t patience_ns = std::min(kProbePatienceNs, static_cast<int64_t>(options_.deadline_s * 1e9));
+  residency_ = LookAtResidency(*manifest_, objects_, options_.io == IoMode::kDirect, patience_ns);
+  const Residency& residency = residency_;
+  std::string why = residency.why;
+  direct_ = residency.prefer_direct;
+  if (options_.io == IoMode::kBuffered) {
+    direct_ = false;
+    why = "asked for";
+  } else if (options_.io == IoMode::kDirect) {
+    direct_ = residency.direct_alignment > 0;
+    why = direct_ ? "asked for" : absl::StrCat("direct was asked for, but ", residency.why);
+    if (!direct_) setup_.warnings.push_back(why);
+  }
+  // Small files come from the page cache, where a thread of its own brings whole windows in the order of the drive.
+  if (direct_ && options_.io == IoMode::kAuto && options_.disk_blocks && options_.warm == WarmAhead::kOn &&
+      manifest_->record_bytes() == 0 && SmallSamples()) {
+    direct_ = false;
+    why = absl::StrCat(why, ", but windows of small files are read ahead into it in the order of place");
+  }
+  // Direct reads begin at an aligned byte; samples of several ranges are packed without holes, which that forbids.
+  if (direct_ && manifest_->range_count() > manifest_->sample_count()) {
+    direct_ = false;
+    why = "samples of several ranges are read buffered";
+  }
+  if (engine_ == Engine::kThreads) {
+    if (pool_->worker_max() <= setup_.queue_depth) reading_threads_ = pool_->worker_max();
+  } else if (!residency.answers_at_once) {
+    // Each read holds one of io_uring's workers, of which a ring has io_workers. More would wait in the kernel's queue, where they age
+    // towards deadline_s behind one that hangs, and where a read cannot be told from an open that takes long.
+    if (static_cast<size_t>(options_.io_workers) <= ring_options_.capacity) reading_threads_ = options_.io_workers;
+    ring_options_.capacity = std::min(ring_options_.capacity, static_cast<size_t>(options_.io_workers));
+    setup_.queue_depth = static_cast<int32_t>(ring_options_.capacity) * setup_.streams;
+  }
+  plan_options_.direct_alignment = direct_ ? static_cast<uint64_t>(residency.direct_alignment) : 0;
+  setup_.io = direct_ ? "direct" : "buffered";
+  setup_.io_why = why;
+}
+
+void LoaderCore::ResolveOpenFiles() {
+  OpenFilesLimit limit = FindOpenFilesLimit(options_.open_files, static_cast<int64_t>(manifest_->object_count()));
+  setup_.open_files_why = std::move(limit.why);
+  if (limit.files_max > 0) ring_options_.open_files = runtime_core_.FilesOf(manifest_, direct_, limit.files_max);
+}
+
+void LoaderCore::ChooseGap() {
+  if (!packed_) {
+    setup_.coalesce_gap_why = "every file is one sample";
+  } else if (plan_options_.hole_bytes_max == 0 || plan_options_.dense) {
+    setup_.coalesce_gap_why = plan_options_.dense ? "dense places have no room for holes"
+                                                  : "memory_bytes is too small for holes between neighbours, or a codec copies each sample";
+  } else if (options_.coalesce_gap_bytes >= 0) {
+    setup_.coalesce_gap_bytes = options_.coalesce_gap_bytes;
+    setup_.coalesce_gap_why = "asked for";
+  } else {
+    const GapChoice choice = MeasureGap(*manifest_, objects_, engine_, pool_, ring_options_, plan_options_.direct_alignment);
+    setup_.coalesce_gap_bytes = choice.gap_bytes;
+    setup_.coalesce_gap_why = choice.why;
+  }
+  plan_options_.coalesce_gap_bytes = static_cast<uint64_t>(setup_.coalesce_gap_bytes);
+}
+
+absl::Status LoaderCore::Open() {
+  if (absl::Status status = ResolveOptions(); !status.ok()) return status;
+  absl::StatusOr<std::shared_ptr<const Manifest>> manifest =
+      runtime_core_.OpenManifest(options_.root, options_.manifest_path, options_.deadline_s);
+  if (!manifest.ok()) return manifest.status();
+  manifest_ = *std::move(manifest);
+  if (manifest_->sample_count() == 0) return absl::NotFoundError(absl::StrCat(EscapeName(options_.root), " holds no samples"));
+  objects_ = manifest_->OpenObjects();
+  setup_.fingerprint = manifest_->fingerprint();
+  if (absl::Status status = ResolveDevice(); !status.ok()) return status;
+  if (absl::Status status = ResolveOrder(); !status.ok()) return status;
+  if (absl::Status status = ResolveStreams(); !status.ok()) return status;
+  ChooseIo();
+  ResolveOpenFiles();
+  if (absl::Status status = ResolveMemory(); !status.ok()) return status;
+  ChooseGap();
+  const ArenaReport memory = arena_->report();
+  setup_.arena_bytes = memory.bytes;
+  if (!codec_->identity()) {
+    ComputePoolOptions compute;
+    compute.threads = compute_threads_ = std::max(1, static_cast<int>(std::lround(options_.cpu_share * allowed_cpus_)));
+    absl::StatusOr<std::unique_ptr<ComputePool>> pool = ComputePool::Create(compute);
+    if (!pool.ok()) return pool.status();
+    compute_ = *std::move(pool);
+  }
+  if (StepsOf(epoch_).steps() == 0 && origin_ == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the data set's ", order_->size(), " samples do not fill one step of batch_size ", options_.batch_size, " on ",
+                     options_.world_size, " ranks, and tail=drop leaves them out; lower batch_size, or use tail=pad or tail=partial"));
+  }
+  BeginTotals();
+  return StartStreams();
+}
+
+// The rings of all streams are made before one of them reads: locked memory is counted per user, so that the last ring may be the one that
+// is refused, and then it is not this stream that falls back but all of them, here and not in the middle of a run.
+absl::Status LoaderCore::StartStreams() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (size_t i = 0; i < placement_.size(); ++i) threads_.push_back(std::make_unique<StreamThread>());
+  for (size_t i = 0; i < placement_.size(); ++i) {
+    try {
+      threads_[i]->thread = std::thread([self = shared_from_this(), i] { self->StreamMain(i); });
+    } catch (const std::system_error& error) {
+      threads_[i]->started = threads_[i]->ended = true;
+      threads_[i]->status = absl::ResourceExhaustedError(absl::StrCat(
+          "stream ", i, " of ", placement_.size(), ": no thread: ", error.what(), "; raise RLIMIT_NPROC or the pids cgroup's limit"));
+    }
+  }
+  const auto all_started = [this] { return std::all_of(threads_.begin(), threads_.end(), [](const auto& t) { return t->started; }); };
+  ready_.wait(lock, all_started);
+  const auto refused = std::find_if(threads_.begin(), threads_.end(),
+                                    [](const auto& t) { return !t->ended && absl::IsResourceExhausted(t->status); });
+  if (options_.engine == EngineOption::kAuto && engine_ == Engine::kUring && refused != threads_.end()) {
+    DegradeToThreads((*refused)->status.message());
+    for (auto& thread : threads_) thread->started = thread->ended;
+    ++ring_round_;
+    rings_.notify_all();
+    ready_.wait(lock, all_started);
+  }
+  for (const auto& thread : threads_) {
+    if (!thread->status.ok()) return thread->status;
+  }
+  rings_agreed_ = true;
+  rings_.notify_all();
+  lock.unlock();
+  StartWarmer(epoch_);
+  return absl::OkStatus();
+}
+
+void LoaderCore::DegradeToThreads(absl::string_view why) {
+  engine_ = Engine::kThreads;
+  setup_.engine = "threads";
+  setup_.engine_why = std::string(why);
+  pool_ = runtime_core_.Pool(options_.io_workers);
+  setup_.warnings.push_back(absl::StrCat("engine=auto: all streams read with threads instead of io_uring: ", why));
+  Log(LogLevel::kWarning, setup_.warnings.back());
+}
+
+}  // namespace penstock

@@ -1,0 +1,199 @@
+// The batches ahead of the consumer: planned, given memory, and given up.
+#include "loader/loader_core.h"
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+
+namespace penstock {
+
+absl::Status LoaderCore::PlanAttempt(const StepPlan& steps, int64_t epoch, int64_t step, const std::vector<Decision>& decisions,
+                                     Attempt& attempt) {
+  plan_positions_.clear();
+  steps.Positions(step, options_.rank, plan_positions_);
+  plan_ids_.resize(plan_positions_.size());
+  plan_places_.resize(plan_positions_.size());
+  plan_samples_.clear();
+  plan_ranges_.clear();
+  // All at once: one by one, a window of the order would be shuffled again for each of them. Where the tail is padded they wrap.
+  const int64_t size = order_->size();
+  plan_wrapped_.resize(plan_positions_.size());
+  std::transform(plan_positions_.begin(), plan_positions_.end(), plan_wrapped_.begin(),
+                 [size](int64_t position) { return StepPlan::Wrap(position, size); });
+  order_->IdsAt(epoch, plan_wrapped_, absl::MakeSpan(plan_places_));
+  for (size_t i = 0; i < plan_positions_.size(); ++i) {
+    plan_ids_[i] = options_.disk_blocks ? manifest_->IdAtPlace(plan_places_[i]) : plan_places_[i];
+  }
+  for (const Decision& decision : decisions) {
+    if (!decision.skip && decision.substitute >= 0) plan_ids_[decision.index] = decision.substitute;
+  }
+  const bool one_range = manifest_->range_count() == manifest_->sample_count();
+  for (size_t i = 0; i < plan_positions_.size(); ++i) {
+    PlanSample sample;
+    sample.id = plan_ids_[i];
+    sample.position = plan_positions_[i];
+    sample.label = manifest_->Label(sample.id);
+    sample.first_range = static_cast<uint32_t>(plan_ranges_.size());
+    sample.range_count = static_cast<uint32_t>(manifest_->RangeCount(sample.id));
+    uint64_t stored = 0;
+    for (int r = 0; r < static_cast<int>(sample.range_count); ++r) {
+      plan_ranges_.push_back(manifest_->RangeAt(sample.id, r));
+      stored += plan_ranges_.back().stored_bytes;
+    }
+    sample.whole_object = one_range && !packed_;
+    if (plan_options_.sort_by_place) {
+      sample.place =
+          options_.disk_blocks ? static_cast<uint64_t>(plan_places_[i]) : manifest_->place_hint(plan_ranges_[sample.first_range].object);
+    }
+    sample.delivered_bytes = plan_options_.scratch ? codec_->DeliveredBound(stored, manifest_->DeliveredBytes(sample.id)) : stored;
+    plan_samples_.push_back(sample);
+  }
+  for (const Decision& decision : decisions) plan_samples_[decision.index].skip = decision.skip;
+  return PlanBatch(plan_samples_, plan_ranges_, plan_options_, attempt.plan());
+}
+
+// Plans one batch more, or gives memory to the one that waits for it. True: something may be claimed now, or the caller should look again.
+bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
+  if (planning_ || stopping() || !fatal_.ok() || !device_error_.ok()) return false;
+  // A batch that was lost to a hung or failed read comes first.
+  Slot* again = nullptr;
+  for (auto& slot : ahead_) {
+    if (slot->state == SlotState::kFilling && slot->attempt == nullptr) {
+      again = slot.get();
+      break;
+    }
+  }
+  int64_t epoch = plan_epoch_;
+  int64_t step = plan_step_;
+  std::vector<Decision> decisions;
+  if (again != nullptr) {
+    epoch = again->epoch;
+    step = again->step;
+    decisions = again->decisions;
+  } else {
+    if (static_cast<int32_t>(ahead_.size()) >= setup_.prefetch_batches) return false;
+    if (step >= StepsOf(epoch).steps()) return false;  // an epoch without steps: nothing follows (a batch larger than the data set)
+    if (epoch != epoch_ && !options_.next_epoch_prefetch) return false;
+    if (memory_wanted_) return false;  // until something is freed
+  }
+
+  // Memory that did not do for it a moment ago does not now.
+  if (again != nullptr && device_path_ != nullptr && memory_wanted_) return false;
+
+  planning_ = true;
+  const int64_t generation = generation_;
+  const StepPlan steps = StepsOf(epoch);  // StartEpoch may change the origin meanwhile
+  std::shared_ptr<Attempt> attempt = again == nullptr ? std::move(unplaced_) : nullptr;
+  unplaced_ = nullptr;
+  lock.unlock();
+  absl::Status status;
+  if (attempt == nullptr) {
+    attempt = std::make_shared<Attempt>(arena_, epoch, step);
+    status = PlanAttempt(steps, epoch, step, decisions, *attempt);
+  }
+  bool placed = false;
+  if (status.ok() && device_path_ != nullptr) {
+    absl::StatusOr<std::shared_ptr<DeviceBatch>> device = device_path_->Place(attempt->plan());
+    status = device.status();
+    placed = status.ok() && *device != nullptr;
+    if (placed) attempt->device = *std::move(device);
+    attempt->pieces_left = static_cast<uint32_t>(attempt->plan().pieces.size());
+  } else if (status.ok()) {
+    const uint64_t bytes = attempt->plan().bytes + attempt->plan().scratch_bytes;
+    const Run run = arena_->Allocate(GranulesFor(bytes), again == nullptr ? reserve_granules_ : 0);
+    placed = run.valid();
+    if (placed) attempt->set_run(run);
+    attempt->pieces_left = static_cast<uint32_t>(attempt->plan().pieces.size());
+  }
+  lock.lock();
+  planning_ = false;
+  if (generation != generation_) return true;  // StartEpoch went elsewhere meanwhile
+  if (again != nullptr) {
+    again = nullptr;
+    for (auto& slot : ahead_) {
+      if (slot->epoch == epoch && slot->step == step && slot->attempt == nullptr) again = slot.get();
+    }
+    PENSTOCK_CHECK(again != nullptr, "a batch that is read again stays in the queue");
+    if (status.ok() && !placed && device_path_ != nullptr) {
+      // The batches behind it have its memory. They are read again, too, rather than waited for: they wait for this one.
+      DropBehind(*again);
+      memory_wanted_ = true;
+      ready_.notify_all();
+      return false;
+    }
+    if (!status.ok() || !placed) {
+      again->state = SlotState::kFailed;
+      again->error_seen = false;
+      again->error = !status.ok() ? status
+                                  : absl::ResourceExhaustedError(absl::StrCat(
+                                        "no memory to read step ", step, " of epoch ", epoch, " again: ", arena_->quarantined_granules(),
+                                        " of ", arena_->granules(), " granules are held by reads that hang; raise memory_bytes"));
+      ready_.notify_all();
+      return false;
+    }
+    again->attempt = std::move(attempt);
+  } else if (!status.ok()) {
+    auto slot = std::make_unique<Slot>();
+    slot->epoch = epoch;
+    slot->step = step;
+    slot->state = SlotState::kFailed;
+    slot->error = status;
+    ahead_.push_back(std::move(slot));
+    ready_.notify_all();
+    return false;
+  } else if (!placed) {
+    unplaced_ = std::move(attempt);
+    memory_wanted_ = true;
+    ready_.notify_all();  // the consumer may hold all of it
+    return false;
+  } else {
+    auto slot = std::make_unique<Slot>();
+    slot->epoch = epoch;
+    slot->step = step;
+    slot->attempt = std::move(attempt);
+    ahead_.push_back(std::move(slot));
+    again = ahead_.back().get();
+    ++plan_step_;
+    if (plan_step_ >= StepsOf(plan_epoch_).steps()) {
+      ++plan_epoch_;
+      plan_step_ = 0;
+    }
+  }
+  if (again->attempt->pieces_left == 0) AttemptDone(*again);  // an empty batch of tail=partial
+  return true;
+}
+
+// Gives up the batches after `slot`: they are planned and read again.
+void LoaderCore::DropBehind(const Slot& slot) {
+  while (!ahead_.empty() && ahead_.back().get() != &slot) {
+    plan_epoch_ = ahead_.back()->epoch;
+    plan_step_ = ahead_.back()->step;
+    GiveUp(ahead_.back()->attempt);
+    ahead_.pop_back();
+  }
+  unplaced_.reset();
+}
+
+void LoaderCore::DropAhead() {
+  ++generation_;
+  for (auto& slot : ahead_) GiveUp(slot->attempt);
+  ahead_.clear();
+  unplaced_.reset();
+  memory_wanted_ = false;
+}
+
+// A batch is given up: streams may hold it for as long as a read hangs, and copies for as long as they run, but its place on the device is
+// free once these have ended.
+void LoaderCore::GiveUp(std::shared_ptr<Attempt>& attempt) {
+  if (attempt == nullptr) return;
+  attempt->Cancel();
+  attempt->device.reset();
+  attempt.reset();
+}
+
+}  // namespace penstock

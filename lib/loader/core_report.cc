@@ -1,0 +1,191 @@
+// What a loader says of itself: what it waits for, an epoch's figures, what was chosen.
+#include "loader/loader_core.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/thread_demand.h"
+#include "loader/verdict.h"
+
+namespace penstock {
+namespace {
+
+double ProcessCpuSeconds() {
+  rusage usage;
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+}  // namespace
+
+void LoaderCore::BeginTotals() {
+  totals_ = EpochTotals();
+  totals_.process_cpu_begin_s = ProcessCpuSeconds();
+  totals_.stream_demand_begin_ns = StreamDemandNs();
+  if (pool_ != nullptr) totals_.pool_begin = pool_->usage();
+}
+
+// What the streams' threads wanted of the CPU since they began; -1: not known.
+int64_t LoaderCore::StreamDemandNs() const {
+  int64_t sum_ns = -1;
+  for (const auto& thread : threads_) {
+    const pid_t tid = thread->ended ? 0 : thread->tid.load(std::memory_order_relaxed);
+    const int64_t demand_ns = tid == 0 ? -1 : ThreadDemandNs(tid);
+    if (demand_ns >= 0) sum_ns = std::max<int64_t>(0, sum_ns) + demand_ns;
+  }
+  return sum_ns;
+}
+
+std::string LoaderCore::Waiting() const {
+  const int64_t now_ns = MonotonicNs();
+  int64_t in_flight = 0;
+  OldestRequest oldest;  // of the batch that is waited for, if there is one
+  bool is_front = false;
+  for (const auto& thread : threads_) {
+    if (thread->stream == nullptr) continue;
+    in_flight += thread->stream->in_flight();
+    OldestRequest request = thread->stream->Oldest(now_ns);
+    if (request.since_ns == 0) continue;
+    const bool front = request.epoch == epoch_ && request.step == step_;
+    if (oldest.since_ns != 0 && (front != is_front ? is_front : oldest.since_ns <= request.since_ns)) continue;
+    is_front = front;
+    oldest = std::move(request);
+  }
+  std::string what = absl::StrCat("step ", step_, " of epoch ", epoch_, ": ");
+  if (ahead_.empty()) {
+    absl::StrAppend(&what, "nothing of it is being read");
+  } else if (ahead_.front()->attempt == nullptr) {
+    absl::StrAppend(&what, "no stream has begun to read it again");
+  } else {
+    const Attempt& attempt = *ahead_.front()->attempt;
+    absl::StrAppend(&what, attempt.pieces_left, " of its ", attempt.plan().pieces.size(), " pieces are still to come");
+  }
+  absl::StrAppend(&what, ", ", in_flight, " reads in flight");
+  if (oldest.since_ns != 0) absl::StrAppend(&what, "; for ", (now_ns - oldest.since_ns) / kNsPerMs, " ms: ", oldest.text);
+  const Decoding* slowest = nullptr;
+  for (const Decoding& decoding : decoding_) {
+    const int64_t since_ns = decoding.since_ns.load(std::memory_order_relaxed);
+    if (since_ns != 0 && (slowest == nullptr || since_ns < slowest->since_ns.load(std::memory_order_relaxed))) slowest = &decoding;
+  }
+  if (slowest != nullptr) {
+    const int64_t id = slowest->id.load(std::memory_order_relaxed);
+    const int64_t age_ns = now_ns - slowest->since_ns.load(std::memory_order_relaxed);
+    absl::StrAppend(&what, "; for ", age_ns / kNsPerMs, " ms: the codec, with sample ", id, " (", EscapeName(manifest_->Name(id)), ")");
+  }
+  const int32_t quarantined = arena_->quarantined_granules();
+  if (quarantined > 0) absl::StrAppend(&what, "; reads that hang hold ", int64_t{quarantined} * kGranuleBytes, " bytes");
+  if (!ahead_.empty() && !ahead_.front()->hung.empty()) absl::StrAppend(&what, "; the try before this one: ", ahead_.front()->hung);
+  return what;
+}
+
+absl::Status LoaderCore::AllLent() const {
+  std::string names;
+  for (const auto& [attempt, name] : lent_names_) absl::StrAppend(&names, names.empty() ? "" : "; ", name);
+  const std::string memory = device_path_ == nullptr
+                                 ? absl::StrCat("all memory (memory_bytes = ", options_.memory_bytes, ", one batch in reserve)")
+                                 : absl::StrCat("all device memory (device_bytes = ", options_.device_bytes, ")");
+  return absl::ResourceExhaustedError(absl::StrCat(memory, " is in ", lent_names_.size(), " batches that were not released: ", names,
+                                                   ". Release batches before taking more, or raise ",
+                                                   device_path_ == nullptr ? "memory_bytes" : "device_bytes"));
+}
+
+EpochReport LoaderCore::report() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  EpochReport report;
+  const StepPlan steps = StepsOf(epoch_);
+  report.epoch = epoch_;
+  report.expected = RankSamples(epoch_);
+  report.delivered = totals_.delivered;
+  report.substituted = totals_.substituted;
+  report.skipped = totals_.skipped;
+  report.taken = report.delivered + report.substituted + report.skipped;
+  report.dropped = steps.dropped();
+  report.padded = steps.padded();
+  report.batches = totals_.batches;
+  report.bytes = totals_.bytes;
+  report.wall_s =
+      totals_.begin_ns == 0 ? 0 : 1e-9 * static_cast<double>((totals_.last_ns == 0 ? MonotonicNs() : totals_.last_ns) - totals_.begin_ns);
+  report.wait_s = 1e-9 * static_cast<double>(totals_.wait_ns);
+  report.first_batch_s = 1e-9 * static_cast<double>(totals_.first_batch_ns);
+  std::vector<float> next = totals_.next_us;
+  if (!next.empty()) {
+    std::sort(next.begin(), next.end());
+    report.next_p50_us = next[next.size() / 2];
+    report.next_p99_us = next[std::min(next.size() - 1, next.size() * 99 / 100)];
+  }
+  const ReadStats& reads = totals_.reads;
+  const double depth = std::max(1, setup_.queue_depth);
+  report.stream_cpu_s = 1e-9 * static_cast<double>(reads.cpu_ns);
+  report.open_s = 1e-9 * static_cast<double>(reads.open_ns) / depth;
+  report.transfer_s = 1e-9 * static_cast<double>(reads.transfer_ns) / depth;
+  report.idle_s = 1e-9 * static_cast<double>(reads.idle_ns);
+  report.codec_s = 1e-9 * static_cast<double>(reads.codec_ns);
+  report.copy_s = 1e-9 * static_cast<double>(totals_.copy_wait_ns);
+  report.reads = totals_.planned_reads;
+  report.read_bytes = totals_.read_bytes;
+  if (report.taken > 0) report.reads_per_sample = static_cast<double>(report.reads) / static_cast<double>(report.taken);
+  if (report.bytes > 0) report.read_bytes_per_byte = static_cast<double>(report.read_bytes) / static_cast<double>(report.bytes);
+  if (mixing_.has_value()) {
+    report.label_distance = mixing_->distance();
+    report.label_distance_full_shuffle = mixing_->full_shuffle_distance();
+  }
+  report.warmed_samples = warmer_ == nullptr ? 0 : warmer_->samples();
+  report.warmed_bytes = warmer_ == nullptr ? 0 : warmer_->bytes();
+  report.requests = reads.requests;
+  report.kept_open = reads.kept_open;
+  report.retries = reads.retries;
+  report.late_reports = reads.late_reports;
+  if (reads.requests > 0) {
+    report.open_latency_us = 1e-3 * static_cast<double>(reads.open_ns) / static_cast<double>(reads.requests);
+    report.read_latency_us = 1e-3 * static_cast<double>(reads.transfer_ns) / static_cast<double>(reads.requests);
+  }
+  report.latency_floor_us = 1e-3 * reads.fit.floor_ns();
+  if (reads.fit.slope() > 0) report.bandwidth_mb_per_s = 1e3 / reads.fit.slope() * std::max(1, setup_.streams);
+  report.ledger = totals_.ledger;
+  JudgeFigures figures;
+  figures.streams = setup_.streams;
+  figures.queue_depth = setup_.queue_depth;
+  figures.io_workers = reading_threads_;
+  figures.codec_threads = compute_ == nullptr ? 0 : compute_threads_;
+  figures.process_cpu_share = (ProcessCpuSeconds() - totals_.process_cpu_begin_s) / (std::max(report.wall_s, 1e-9) * allowed_cpus_);
+  figures.blocked_s = 1e-9 * static_cast<double>(reads.blocked_ns);
+  const int64_t demand_ns = StreamDemandNs();
+  if (demand_ns >= 0) figures.stream_demand_s = 1e-9 * static_cast<double>(demand_ns - totals_.stream_demand_begin_ns);
+  if (pool_ != nullptr) {
+    const PreadPool::Usage usage = pool_->usage();
+    const int64_t busy_ns = usage.busy_ns - totals_.pool_begin.busy_ns;
+    if (usage.demand_ns >= 0 && busy_ns > 0) {
+      const int64_t wanted_ns = usage.demand_ns - std::max<int64_t>(0, totals_.pool_begin.demand_ns);
+      figures.worker_cpu_share = static_cast<double>(wanted_ns) / static_cast<double>(busy_ns);
+    }
+  }
+  Judge(report, figures);
+  return report;
+}
+
+SetupReport LoaderCore::setup() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  SetupReport setup = setup_;
+  if (warmer_ != nullptr && warmer_->was_cached()) setup.warm = "nothing is read ahead: half of it and more is in the page cache";
+  const ArenaReport memory = arena_->report();
+  if (ring_options_.open_files != nullptr) {
+    setup.open_files_max = ring_options_.open_files->files_max();
+    setup.open_files = ring_options_.open_files->count();
+  }
+  setup.pages = memory.pages;
+  setup.binding = memory.binding;
+  setup.pinning = memory.pinning;
+  setup.quarantined_bytes = int64_t{arena_->quarantined_granules()} * kGranuleBytes;
+  return setup;
+}
+
+}  // namespace penstock
