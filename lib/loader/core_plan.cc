@@ -86,6 +86,7 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   if (again != nullptr && device_path_ != nullptr && memory_wanted_) return false;
 
   planning_ = true;
+  const int64_t frees = memory_frees_;
   const int64_t generation = generation_;
   const StepPlan steps = StepsOf(epoch);  // StartEpoch may change the origin meanwhile
   std::shared_ptr<Attempt> attempt = again == nullptr ? std::move(unplaced_) : nullptr;
@@ -110,6 +111,7 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
     if (placed) attempt->set_run(run);
     attempt->pieces_left = static_cast<uint32_t>(attempt->plan().pieces.size());
   }
+  if (!placed && status.ok() && intervals_.memory_refused != nullptr) intervals_.memory_refused();
   lock.lock();
   planning_ = false;
   if (generation != generation_) return true;  // StartEpoch went elsewhere meanwhile
@@ -120,6 +122,7 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
     }
     PENSTOCK_CHECK(again != nullptr, "a batch that is read again stays in the queue");
     if (status.ok() && !placed && device_path_ != nullptr) {
+      if (frees != memory_frees_) return true;
       // The batches behind it have its memory. They are read again, too, rather than waited for: they wait for this one.
       DropBehind(*again);
       memory_wanted_ = true;
@@ -148,6 +151,8 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
     return false;
   } else if (!placed) {
     unplaced_ = std::move(attempt);
+    // What was freed after we had looked for memory, and before we wanted it, would wake nobody: look again.
+    if (frees != memory_frees_) return true;
     memory_wanted_ = true;
     ready_.notify_all();  // the consumer may hold all of it
     return false;
@@ -179,12 +184,17 @@ void LoaderCore::DropBehind(const Slot& slot) {
   unplaced_.reset();
 }
 
+void LoaderCore::MemoryFreed() {
+  ++memory_frees_;
+  memory_wanted_ = false;
+}
+
 void LoaderCore::DropAhead() {
   ++generation_;
   for (auto& slot : ahead_) GiveUp(slot->attempt);
   ahead_.clear();
   unplaced_.reset();
-  memory_wanted_ = false;
+  MemoryFreed();
 }
 
 // A batch is given up: streams may hold it for as long as a read hangs, and copies for as long as they run, but its place on the device is

@@ -28,7 +28,7 @@ void LoaderCore::ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bo
     slot.error_seen = false;
     slot.error = std::move(status);
     GiveUp(slot.attempt);
-    memory_wanted_ = false;
+    MemoryFreed();
     WakeStreams();
     ready_.notify_all();
   };
@@ -95,7 +95,7 @@ void LoaderCore::ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bo
   if (read_again) {
     GiveUp(slot.attempt);
     slot.state = SlotState::kFilling;
-    memory_wanted_ = false;
+    MemoryFreed();
     WakeStreams();
     return;
   }

@@ -117,7 +117,7 @@ void LoaderCore::PieceFinished(ClaimedPiece piece, const ReadStats& delta) {
   lock.unlock();
   piece = ClaimedPiece();
   lock.lock();
-  memory_wanted_ = false;
+  MemoryFreed();
   WakeStreams();
 }
 
@@ -206,7 +206,7 @@ void LoaderCore::PollDevice() {
         absl::StrCat("when a CUDA stream is done with a batch cannot be told, so that its memory is not used again: ", released.message()));
   }
   if (freed || !complete_.empty()) {
-    memory_wanted_ = false;
+    MemoryFreed();
     WakeStreams();
   }
 }

@@ -251,7 +251,7 @@ void LoaderCore::Released(const Attempt* attempt, std::shared_ptr<DeviceBatch> d
   if (device != nullptr) device_path_->Release(std::move(device));
   lent_names_.erase(std::remove_if(lent_names_.begin(), lent_names_.end(), [&](const auto& entry) { return entry.first == attempt; }),
                     lent_names_.end());
-  memory_wanted_ = false;
+  MemoryFreed();
   WakeStreams();
 }
 

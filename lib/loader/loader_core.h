@@ -166,6 +166,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   void AttemptDone(Slot& slot);
   void ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bool hung);
   void DropAhead();
+  void MemoryFreed();
   absl::StatusOr<Batch> TakeFront();
   std::string Waiting() const;
   int64_t StreamDemandNs() const;
@@ -234,7 +235,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   int64_t plan_epoch_ = 0;         // the next batch to plan
   int64_t plan_step_ = 0;
   std::shared_ptr<Attempt> unplaced_;  // planned, but there is no memory for it yet
-  bool memory_wanted_ = false;
+  bool memory_wanted_ = false;         // there was none when it was looked for, and none has come back since
+  int64_t memory_frees_ = 0;           // counts what came back
   int64_t epoch_ = 0;              // the consumer's
   int64_t step_ = 0;
   std::vector<std::unique_ptr<StreamThread>> threads_;
