@@ -73,11 +73,11 @@ if ! $quick; then
 fi
 if $all; then
   build asan
-  suite asan-ubsan asan -LE slow
+  suite asan-ubsan asan -LE 'slow|figures'
   build tsan
-  suite tsan tsan -LE slow
+  suite tsan tsan -LE 'slow|figures'
   build clang
-  suite clang clang -L unit
+  suite clang clang -LE slow
 fi
 
 say "summary"
