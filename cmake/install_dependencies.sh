@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what penstock is built from, on Debian 12. Runs again without harm; needs root or sudo.
-#   install_dependencies.sh [build] [tests] [examples] [bench]     which sets; build is always included
+#   install_dependencies.sh [build] [tests] [launchers] [examples] [bench]     which sets; build is always included
 set -euo pipefail
 packages=(build-essential cmake ninja-build pkg-config libabsl-dev liburing-dev libnuma-dev libisal-dev libxxhash-dev
           nlohmann-json3-dev libcli11-dev libbenchmark-dev)
@@ -8,9 +8,10 @@ for set in "$@"; do
   case $set in
     build) ;;
     tests) packages+=(catch2 clang-14 libclang-rt-14-dev libfuse3-dev fuse3 libseccomp-dev strace valgrind util-linux python3 python3-venv) ;;
+    launchers) packages+=(openmpi-bin slurmctld slurmd slurm-client munge python3) ;;  # of tests/launchers: 30 MB to download, 25 s
     examples) packages+=(libtorch-dev dataset-fashion-mnist python3) ;;
     bench) packages+=(fio python3 python3-venv libopencv-dev libturbojpeg0-dev) ;;
-    *) echo "install_dependencies.sh: unknown set '$set' (build, tests, examples, bench)" >&2; exit 2 ;;
+    *) echo "install_dependencies.sh: unknown set '$set' (build, tests, launchers, examples, bench)" >&2; exit 2 ;;
   esac
 done
 missing=()

@@ -51,7 +51,7 @@ suite() {
   fi
 }
 
-./cmake/install_dependencies.sh build tests
+./cmake/install_dependencies.sh build tests launchers
 
 main=gpu
 if [ "${PENSTOCK_CUDA:-}" = OFF ]; then
