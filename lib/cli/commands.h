@@ -18,6 +18,7 @@ Command AddIndex(CLI::App& app);
 Command AddBench(CLI::App& app);
 Command AddPlan(CLI::App& app);
 Command AddDoctor(CLI::App& app);
+Command AddLedger(CLI::App& app);
 
 inline int Fail(const absl::Status& status) {
   std::fprintf(stderr, "penstock: %s\n", std::string(status.message()).c_str());

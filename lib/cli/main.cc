@@ -10,7 +10,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int status = 0;
   using Add = penstock::cli::Command (*)(CLI::App&);
-  const Add adds[] = {penstock::cli::AddIndex, penstock::cli::AddBench, penstock::cli::AddPlan, penstock::cli::AddDoctor};
+  const Add adds[] = {penstock::cli::AddIndex, penstock::cli::AddBench, penstock::cli::AddPlan, penstock::cli::AddDoctor,
+                      penstock::cli::AddLedger};
   std::vector<penstock::cli::Command> commands;
   for (const Add add : adds) {
     commands.push_back(add(app));

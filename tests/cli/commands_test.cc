@@ -54,7 +54,7 @@ int Interrupt(Program& program) {
 }  // namespace
 
 TEST_CASE("help is printed on stdout and is a success", "[cli]") {
-  for (const char* command : {"", "index", "bench", "plan", "doctor"}) {
+  for (const char* command : {"", "index", "bench", "plan", "doctor", "ledger"}) {
     const Outcome outcome = *command == '\0' ? Penstock({"--help"}) : Penstock({command, "--help"});
     CAPTURE(command);
     CHECK(outcome.status == 0);
@@ -76,6 +76,8 @@ TEST_CASE("wrong usage ends with 2 and says so on stderr", "[cli]") {
       {"index", data.root(), "--rule", "no-such-rule"},
       {"plan", "--samples", "10", "--rank", "3", "--world", "2"},
       {"plan"},
+      {"ledger"},
+      {"ledger", data.root()},
   };
   for (const auto& arguments : wrong) {
     const Outcome outcome = Penstock(arguments);
@@ -250,4 +252,32 @@ TEST_CASE("a bench that is interrupted while a read hangs ends", "[cli]") {
   REQUIRE(!program.ended());
   CHECK(Interrupt(program) == 130);
   CHECK(ReadFile(manifest) == before);
+}
+
+TEST_CASE("ledger merges the files of the ranks, as text and as JSON", "[cli]") {
+  const TempFolder folder;
+  const auto write = [&](const std::string& name, const std::string& text) {
+    std::ofstream(folder.path() + "/" + name) << text;
+    return folder.path() + "/" + name;
+  };
+  const std::string run = R"("fingerprint":"00112233445566778899aabbccddeeff","penstock_ledger":1,"position":0,"rank":)";
+  const std::string first = write("l.0", "{\"epoch\":0," + run + "0,\"world_size\":2}\n" +
+                                             R"({"epoch":0,"id":5,"position":8,"reason":"open five: gone","substitute":-1})" + "\n" + R"({"epoch":0,"id":6)");
+  const std::string second = write("l.1", "{\"epoch\":0," + run + "1,\"world_size\":2}\n" +
+                                              R"({"epoch":0,"id":7,"position":3,"reason":"read seven: EIO","substitute":9})" + "\n");
+  const Outcome text = Penstock({"ledger", first, second});
+  CHECK(text.status == 0);
+  CHECK(Has(text.out, "0\t3\t7\t9\tread seven: EIO\n0\t8\t5\tnothing\topen five: gone\n"));
+  CHECK(Has(text.out, "skipped 1, substituted 1"));
+  CHECK(Has(text.err, "cut off"));
+  const Outcome json = Penstock({"ledger", "--json", second, first});
+  CHECK(json.status == 0);
+  const auto merged = nlohmann::json::parse(json.out);
+  CHECK(merged["ranks"] == nlohmann::json({0, 1}));
+  CHECK(merged["entries"].size() == 2);
+  CHECK(merged["entries"][0]["id"] == 7);
+  CHECK(merged["skipped"] == 1);
+  CHECK(merged["cut_lines"] == 1);
+  CHECK(Penstock({"ledger", first, folder.path() + "/none"}).status == 1);
+  CHECK(Penstock({"ledger", write("broken", "{\"epoch\":0," + run + "0,\"world_size\":2}\nrubbish\n")}).status == 1);
 }
