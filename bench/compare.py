@@ -52,6 +52,8 @@ def parse_arguments():
     parser.add_argument("--leave-out", action="store_true", help="an arm that fails becomes an empty row instead of ending the comparison")
     parser.add_argument("--continue", dest="go_on", action="store_true",
                         help="go on from the results of --out, made with the same arms: more rounds, added to those")
+    parser.add_argument("--touch", action="append", default=[], metavar="NAME=DIR",
+                        help="read all files of DIR before each run of NAME: for a warm run of an arm that reads them once only")
     parser.add_argument("--budget", type=float, default=0, metavar="S",
                         help="start no further round that would end later than this, by the longest so far (0: none)")
     parser.add_argument("--timeout", type=float, default=1800, metavar="S", help="for one run (%(default)s)")
@@ -92,6 +94,13 @@ def parse_arguments():
             parser.error(f"--absent {text!r}: wanted NAME=REASON, with a name that no command has")
         absent[name] = reason
     arguments.absent = absent
+    touched = {}
+    for text in arguments.touch:
+        name, _, folder = text.partition("=")
+        if name not in arms or not folder or arguments.cold:
+            parser.error(f"--touch {text!r}: wanted NAME=DIR with a command's name, and no --cold")
+        touched[name] = folder
+    arguments.touch = touched
     return arguments
 
 
@@ -99,6 +108,15 @@ def drop_caches(what):
     os.sync()
     with open("/proc/sys/vm/drop_caches", "w") as file:
         file.write(f"{what}\n")
+
+
+def read_all(folder):
+    """Brings all files below `folder` into the page cache."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(path, name), "rb", buffering=0) as file:
+                while file.read(8 << 20):
+                    pass
 
 
 class ArmFailed(Exception):
@@ -242,7 +260,8 @@ def markdown(title, conditions, reference, rows, commands, absent=None):
         lines.append(f"| {row['name']}{form} |" + "".join(f" {show(row) if field in row else ''} |" for _, field, show in columns))
     for name, reason in (absent or {}).items():
         lines.append(f"| {name} |" + f" not measured: {' '.join(reason.split())[:300].replace('|', '/')} |" + " |" * (len(columns) - 1))
-    lines += ["", "Medians over the rounds; ratios are medians of the paired ratios with the 95 % bootstrap interval of that median.", ""]
+    lines += ["", "Medians over the rounds; ratios are medians of the paired ratios with the 95 % bootstrap interval of that median"
+              " (which below five rounds is no more than their range).", ""]
     versions = sorted({row["version"] for row in rows if row.get("version")})
     if versions:
         lines += ["Versions: " + ", ".join(versions) + ".", ""]
@@ -296,6 +315,8 @@ def main():
         """One run; None where the arm fails and may be left out, and then it is out for good."""
         if arguments.cold:
             drop_caches(arguments.drop)
+        if name in arguments.touch:
+            read_all(arguments.touch[name])
         try:
             return run_once(name, arguments.arms[name], arguments.timeout, **how)
         except ArmFailed as error:
@@ -331,9 +352,11 @@ def main():
     rounds = done + counted
     if not any(name in runs for name in arguments.reference_names):
         sys.exit("no arm to compare with is left")
-    reference, rows = (None, []) if rounds == 0 else summarise(runs, arguments.reference_names, arguments.seed, arguments.limit_names, memory)
+    reference, rows = (None, []) if rounds == 0 else summarise(runs, arguments.reference_names, arguments.seed,
+                                                              arguments.limit_names, memory)
     cache = f"cold (drop_caches={arguments.drop} before each run)" if arguments.cold else \
-        f"warm ({arguments.warm_ups} run(s) of each before the first round)"
+        f"warm ({arguments.warm_ups} run(s) of each before the first round)" if arguments.warm_ups else \
+        "warm (each arm has read everything once before what it reports)"
     conditions = (f"{rounds} interleaved rounds, {cache}; {os.cpu_count()} CPUs, Linux {platform.release()}, "
                   f"load {os.getloadavg()[0]:.1f} at the end, {started:%Y-%m-%d %H:%M} UTC.")
     shown = {name: command for name, command in arguments.arms.items() if name in runs}

@@ -65,9 +65,9 @@ class HugePages:
 
 def fio_command(path, size, depth, jobs, seconds, pattern, huge):
     return ["fio", "--name=limit", f"--filename={path}", f"--rw={pattern}", f"--bs={size}",
-            f"--blockalign={4096 if size % 4096 == 0 else 512}", f"--iodepth={max(1, depth // jobs)}", f"--numjobs={jobs}", "--group_reporting", "--direct=1", "--ioengine=io_uring",
-            "--time_based", f"--runtime={round(1000 * seconds)}ms", "--ramp_time=300ms", "--norandommap", "--randrepeat=0",
-            "--allow_file_create=0", "--output-format=json",
+            f"--blockalign={4096 if size % 4096 == 0 else 512}", f"--iodepth={max(1, depth // jobs)}", f"--numjobs={jobs}",
+            "--group_reporting", "--direct=1", "--ioengine=io_uring", "--time_based", f"--runtime={round(1000 * seconds)}ms",
+            "--ramp_time=300ms", "--norandommap", "--randrepeat=0", "--allow_file_create=0", "--output-format=json",
             # Sequential jobs each have a part of the file of their own: the same blocks twice would come out of some cache.
             *([f"--offset_increment={100 // jobs}%"] if pattern == "read" else []), *(["--iomem=mmaphuge"] if huge else ["--iomem=malloc"])]
 
@@ -172,8 +172,9 @@ def main():
                      numbers(arguments.depths), numbers(arguments.sequential))
         sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
         import compare
-        conditions = (f"{arguments.rounds} interleaved rounds of {arguments.seconds:g} s; fio with io_uring, O_DIRECT, {arguments.jobs} jobs; "
-                      f"{os.cpu_count()} CPUs, Linux {os.uname().release}. `{shlex.join(['bench/limits/limits.py', *sys.argv[1:]])}`")
+        conditions = (f"{arguments.rounds} interleaved rounds of {arguments.seconds:g} s; fio with io_uring, O_DIRECT, "
+                      f"{arguments.jobs} jobs; {os.cpu_count()} CPUs, Linux {os.uname().release}. "
+                      f"`{shlex.join(['bench/limits/limits.py', *sys.argv[1:]])}`")
         text = markdown(rows, conditions)
         print(text)
         if arguments.out:

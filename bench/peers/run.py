@@ -148,7 +148,8 @@ def arms_of(root, arguments, names, cold):
     copy_limit = os.path.join(arguments.build, "bench", "copy_limit")
     if not cold and os.path.exists(copy_limit):
         limits.append("limit: page-cache copy")
-        arms[limits[-1]] = [copy_limit, os.path.join(os.path.dirname(root), "limits.dat"), "--json", "--bytes", str(block), "--seconds", "1"]
+        arms[limits[-1]] = [copy_limit, os.path.join(os.path.dirname(root), "limits.dat"), "--json", "--bytes", str(block),
+                            "--seconds", "1"]
     return arms, limits
 
 
@@ -163,6 +164,9 @@ def compare(root, arguments, names, absent, cold):
     command += ["--against", "penstock"] if "penstock" in arms else []
     command += ["--limit", ",".join(limits)] if limits else []
     command += ["--cold"] if cold else []
+    # The others read two epochs and report the second.
+    for name in ("threads", "ring"):
+        command += ["--touch", f"{name}={root}"] if name in arms and not cold else []
     for name, reason in absent.items():
         command += ["--absent", f"{name}={reason}"]
     arms = [f"{name}={shlex.join(arm)}" for name, arm in arms.items()]

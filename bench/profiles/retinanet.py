@@ -28,8 +28,9 @@ def summarise(reports, floor=FLOOR):
     utilisation = [report["accelerator_utilisation"] for report in reports]
     wall = max(report["wall_s"] for report in reports)
     return {"ranks": len(reports), "files_per_s": sum(report["samples_per_s"] for report in reports),
-            "mb_per_s": sum(report["mb_per_s"] for report in reports), "au_lowest": min(utilisation), "au_mean": statistics.mean(utilisation),
-            "reached": min(utilisation) >= floor, "core_share": sum(report["cpu_s"] for report in reports) / wall,
+            "mb_per_s": sum(report["mb_per_s"] for report in reports), "au_lowest": min(utilisation),
+            "au_mean": statistics.mean(utilisation), "reached": min(utilisation) >= floor,
+            "core_share": sum(report["cpu_s"] for report in reports) / wall,
             "cpu_s_per_gb": sum(report["cpu_s"] for report in reports) / (sum(report["bytes"] for report in reports) / 1e9),
             "next_p99_us": max(report["next_p99_us"] for report in reports), "wall_s": wall}
 
@@ -66,7 +67,8 @@ def main():
           f"{summary['mb_per_s']:,.0f} MB/s")
     print(f"AU {100 * summary['au_lowest']:.1f} % (the lowest rank; mean {100 * summary['au_mean']:.1f} %): "
           f"{'at least' if summary['reached'] else 'BELOW'} {100 * FLOOR:.0f} %")
-    print(f"{100 * summary['core_share']:.0f} % of one core, {summary['cpu_s_per_gb']:.3f} CPU s/GB, slowest Next() p99 {summary['next_p99_us']:,.0f} us")
+    print(f"{100 * summary['core_share']:.0f} % of one core, {summary['cpu_s_per_gb']:.3f} CPU s/GB, "
+          f"slowest Next() p99 {summary['next_p99_us']:,.0f} us")
 
 
 if __name__ == "__main__":

@@ -128,7 +128,8 @@ class Compare(unittest.TestCase):
 
     def test_bad_arguments_are_refused(self):
         for words in (["a"], ["a=true", "a=true"], ["a=true", "--limit", "b"], ["a=true", "--absent", "b"], ["a=true", "--absent", "a=why"],
-                      ["a=true", "--continue"], ["a=true", "--against", "b"]):
+                      ["a=true", "--continue"], ["a=true", "--touch", "b=/x"], ["a=true", "--cold", "--touch", "a=/x"],
+                      ["a=true", "--against", "b"]):
             with self.assertRaises(SystemExit, msg=words):
                 self.arguments(*words)
 
@@ -222,8 +223,8 @@ class Limits(unittest.TestCase):
             self.assertIn(word, command)
 
     def test_the_table_names_small_pages(self):
-        row = {"kind": "randread", "bytes": 4096, "depth": 64, "samples_per_s": 1, "mb_per_s": 2, "mb_per_s_range": [1, 3], "cpu_s_per_gb": 4,
-               "pages": "small pages"}
+        row = {"kind": "randread", "bytes": 4096, "depth": 64, "samples_per_s": 1, "mb_per_s": 2, "mb_per_s_range": [1, 3],
+               "cpu_s_per_gb": 4, "pages": "small pages"}
         self.assertIn("random, direct (small pages) | 4096 | 64 |", limits.markdown([row], "c"))
 
 
@@ -235,7 +236,8 @@ class Profile(unittest.TestCase):
 
 
 class Plot(unittest.TestCase):
-    DOCUMENT = {"title": "t", "rounds": 2, "started": "2026-01-01T00:00:00+00:00", "machine": {"cpus": 2, "kernel": "6"}, "limits": ["limit"],
+    DOCUMENT = {"title": "t", "rounds": 2, "started": "2026-01-01T00:00:00+00:00", "machine": {"cpus": 2, "kernel": "6"},
+                "limits": ["limit"],
                 "runs": {"penstock": [result(5), result(9)], "x_files": [result(50, form="files")], "limit": [result(99)], "gone": []}}
 
     def test_bars_are_sorted_and_grouped(self):
