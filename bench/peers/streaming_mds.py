@@ -27,7 +27,8 @@ def main():
     streaming.base.util.clean_stale_shared_memory()
 
     def build():
-        # py1s shuffles shards, and samples inside them. One canonical node: with the default of 64, samples are repeated until their number divides by it.
+        # py1s shuffles shards, and samples inside them. One canonical node: with the default of 64,
+        # samples are repeated until their number divides by it.
         data = StreamingDataset(local=job.packed, shuffle=True, shuffle_seed=job.seed, shuffle_algo="py1s", batch_size=job.batch,
                                 num_canonical_nodes=1)
         loader = DataLoader(data, batch_size=job.batch, num_workers=workers, collate_fn=as_list, persistent_workers=workers > 0,
