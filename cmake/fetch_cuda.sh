@@ -5,8 +5,8 @@
 #   cmake/fetch_cuda.sh [FOLDER]     (default: ${XDG_CACHE_HOME:-~/.cache}/penstock/cuda-13.0)
 #
 # The last line printed is the folder: a CUDA toolkit root (bin, include, lib64) for CUDAToolkit_ROOT, with headers, the static and
-# shared runtime, nvcc and NVTX; about 300 MB. penstock itself needs headers and libcudart_static.a only; a libtorch with CUDA
-# also asks for nvcc and NVTX. A folder that is complete is left as it is; a second caller waits for the first.
+# shared runtime, nvcc and NVTX; about 300 MB. penstock itself needs headers, libcudart_static.a, and nvcc for its few kernels; a libtorch with CUDA
+# also asks for NVTX. A folder that is complete is left as it is; a second caller waits for the first.
 # Needs python3 with pip, or python3-venv.
 set -eu
 

@@ -74,6 +74,7 @@ class PENSTOCK_EXPORT Batch {
  private:
   friend class Loader;
   friend class LoaderCore;
+  friend struct BatchTransform;
   struct Lease;
   explicit Batch(std::unique_ptr<Lease> lease);
   template <typename Value>

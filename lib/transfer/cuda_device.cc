@@ -168,6 +168,17 @@ class CudaDevice final : public Device {
                 [&] { return cudaMemcpyAsync(device_memory, host, bytes, cudaMemcpyHostToDevice, cuda_stream); });
   }
 
+  absl::Status Transform(const PixelJob& job, CudaStream cuda_stream) override {
+#ifdef PENSTOCK_CUDA_KERNELS
+    return Call("cudaLaunchKernel (TransformImages)", 0, [&] { return static_cast<cudaError_t>(LaunchTransform(job, cuda_stream)); });
+#else
+    static_cast<void>(job);
+    static_cast<void>(cuda_stream);
+    return absl::UnimplementedError("penstock was built without a CUDA compiler (nvcc), so it has no kernels: transform the batch by the "
+                                    "framework's operations, or build with the toolkit that cmake/fetch_cuda.sh fetches");
+#endif
+  }
+
   absl::Status Record(CudaEvent event, CudaStream cuda_stream) override {
     return Call("cudaEventRecord", 0, [&] { return cudaEventRecord(event, cuda_stream); });
   }
@@ -263,6 +274,9 @@ class CudaDevice final : public Device {
         return absl::AlreadyExistsError(text);
       case cudaErrorNotSupported:
         return absl::UnimplementedError(text);
+      case cudaErrorNoKernelImageForDevice:
+        return absl::UnimplementedError(absl::StrCat(text, ". penstock's kernels were compiled for newer GPUs only: build it with this GPU's "
+                                                           "compute capability in PENSTOCK_CUDA_ARCHITECTURES"));
       case cudaErrorInvalidValue:
       case cudaErrorInvalidResourceHandle:
         return absl::InvalidArgumentError(text);

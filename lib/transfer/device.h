@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "transform/pixels.h"
 
 struct CUstream_st;  // cudaStream_t is a pointer to it
 struct CUevent_st;   // cudaEvent_t is a pointer to it
@@ -36,6 +37,8 @@ class Device {
   virtual absl::StatusOr<CudaEvent> CreateEvent() = 0;   // timing disabled
   virtual void DestroyEvent(CudaEvent event) = 0;
   virtual absl::Status CopyToDevice(std::byte* device_memory, const std::byte* host, size_t bytes, CudaStream cuda_stream) = 0;
+  // Enqueues the job, whose memory is this device's. Unimplemented where there are no kernels in this build.
+  virtual absl::Status Transform(const PixelJob& job, CudaStream cuda_stream) = 0;
   virtual absl::Status Record(CudaEvent event, CudaStream cuda_stream) = 0;
   virtual absl::StatusOr<bool> Done(CudaEvent event) = 0;   // cudaEventQuery: never waits
   virtual absl::Status MakeWait(CudaStream cuda_stream, CudaEvent event) = 0;  // cudaStreamWaitEvent

@@ -37,7 +37,7 @@ struct DeviceLayout {
 class DeviceBatch {
  public:
   DeviceBatch(DeviceRing& ring, Copier& copier, const DeviceBuffer& buffer, const DeviceLayout& layout)
-      : events(copier), layout(layout), ring_(ring), buffer_(buffer) {}
+      : events(copier), layout(layout), ring_(ring), copier_(copier), buffer_(buffer) {}
   ~DeviceBatch() {
     if (!keep_) ring_.Free(buffer_);
   }
@@ -45,6 +45,7 @@ class DeviceBatch {
   DeviceBatch& operator=(const DeviceBatch&) = delete;
 
   std::byte* data() const { return buffer_.data; }
+  Device& device() const { return copier_.device(); }
   // The memory is never used again: nobody knows who still reads it.
   void Keep() { keep_ = true; }
 
@@ -53,6 +54,7 @@ class DeviceBatch {
 
  private:
   DeviceRing& ring_;
+  Copier& copier_;
   const DeviceBuffer buffer_;
   bool keep_ = false;
 };

@@ -94,6 +94,15 @@ void ScriptedDevice::DoFront(Stream& stream) {
         copied_bytes_ += static_cast<int64_t>(work.bytes);
       }
       break;
+    case Kind::kTransform:
+      if (!InDeviceMemory(work.target, work.bytes)) {
+        Violation(absl::StrCat("a transform wrote ", work.bytes, " bytes into device memory that was freed"));
+      } else if (!InDeviceMemory(work.job.data, 1)) {
+        Violation("a transform read device memory that was freed");
+      } else {
+        TransformOnHost(work.job);
+      }
+      break;
     case Kind::kRecord: {
       const auto event = events_.find(work.event);  // may be destroyed meanwhile: allowed (cudaEventDestroy)
       if (event != events_.end()) event->second.reached = std::max(event->second.reached, work.recording);
@@ -245,6 +254,20 @@ absl::Status ScriptedDevice::CopyToDevice(std::byte* device_memory, const std::b
     return refuse(absl::StrCat("CopyToDevice: ", bytes, " bytes of host memory that is not registered"));
   }
   Give(cuda_stream, {.kind = Kind::kCopy, .number = 0, .target = device_memory, .source = host, .bytes = bytes});
+  return absl::OkStatus();
+}
+
+absl::Status ScriptedDevice::Transform(const PixelJob& job, CudaStream cuda_stream) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto bytes = static_cast<size_t>(job.samples * job.pixels * job.channels * ElementBytes(job.element));
+  absl::Status status = Enter({.name = "Transform", .target = job.output, .source = job.data, .bytes = bytes, .cuda_stream = cuda_stream});
+  if (!status.ok()) return status;
+  if (!KnownStream(cuda_stream, "Transform")) return absl::InvalidArgumentError("scripted device: Transform: no such stream");
+  if (!InDeviceMemory(job.output, bytes)) {
+    Violation(absl::StrCat("Transform: ", bytes, " bytes outside of device memory"));
+    return absl::InvalidArgumentError(violations_.back());
+  }
+  Give(cuda_stream, {.kind = Kind::kTransform, .number = 0, .target = job.output, .bytes = bytes, .job = job});
   return absl::OkStatus();
 }
 

@@ -56,6 +56,7 @@ class ScriptedDevice final : public Device {
   absl::StatusOr<CudaEvent> CreateEvent() override;
   void DestroyEvent(CudaEvent event) override;
   absl::Status CopyToDevice(std::byte* device_memory, const std::byte* host, size_t bytes, CudaStream cuda_stream) override;
+  absl::Status Transform(const PixelJob& job, CudaStream cuda_stream) override;
   absl::Status Record(CudaEvent event, CudaStream cuda_stream) override;
   absl::StatusOr<bool> Done(CudaEvent event) override;
   absl::Status MakeWait(CudaStream cuda_stream, CudaEvent event) override;
@@ -87,7 +88,7 @@ class ScriptedDevice final : public Device {
   int64_t copied_bytes() const;  // by completed copies
 
  private:
-  enum class Kind { kCopy, kRecord, kWait };
+  enum class Kind { kCopy, kTransform, kRecord, kWait };
   struct Work {
     Kind kind;
     uint64_t number;  // in the order given, over all streams
@@ -96,6 +97,7 @@ class ScriptedDevice final : public Device {
     size_t bytes = 0;
     CudaEvent event = nullptr;
     uint64_t recording = 0;  // of the event
+    PixelJob job;
   };
   struct Stream {
     std::vector<Work> work;  // front first

@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 # In the order in which one sample passes them; each may include those to its left.
-ROOMS = "base topology store manifest order plan memory ring codec transfer stream loader capi cli".split()
+ROOMS = "base topology store manifest order plan memory ring codec transform transfer stream loader capi cli".split()
 CLI_MAY_INCLUDE = {"cli", "base"}
 # Public headers that only these rooms may include: they are the loader's face, so to include one from above is a back edge in disguise.
 LOADER_FACES = {"penstock/loader.h", "penstock/c.h"}

@@ -46,6 +46,20 @@ struct Rig {
   const CudaEvent event = reinterpret_cast<CudaEvent>(uintptr_t{0x40000});
 };
 
+TEST_CASE("a transform runs in the device's context, and a GPU that its kernels were not compiled for is named so", "[transfer]") {
+  Rig rig;
+  PixelJob job;
+  job.samples = 1;
+  REQUIRE_OK(rig.device->Transform(job, nullptr));
+  CHECK(fake_cuda().current_in_call == kOurContext);
+  CHECK(fake_cuda().current == kCallersContext);
+  fake_cuda().errors["LaunchTransform"] = cudaErrorNoKernelImageForDevice;
+  const absl::Status status = rig.device->Transform(job, nullptr);
+  CHECK(absl::IsUnimplemented(status));
+  CHECK(Contains(status, "PENSTOCK_CUDA_ARCHITECTURES"));
+  CHECK(fake_cuda().last_error == cudaSuccess);
+}
+
 TEST_CASE("opening a CUDA device leaves the caller's context current", "[transfer]") {
   fake_cuda() = FakeCuda{};
   fake_cuda().current = kCallersContext;
