@@ -25,8 +25,8 @@ struct MergedLedger {
   bool capped = false;               // a rank's ledger was full: there were more entries
 };
 
-/// Reads and merges ledgers (LoaderOptions::ledger_path). A run that goes on from a state takes batches again that an earlier one had taken behind
-/// that state: what both wrote down is counted once, as the later line has it.
+/// Reads and merges ledgers (LoaderOptions::ledger_path). A run that goes on from a state takes batches again that an earlier one had taken
+/// behind that state: what both wrote down is counted once, as the later line has it.
 ///
 /// Errors:   NotFound, PermissionDenied...  a file cannot be read.
 ///           InvalidArgument      no files; or one that is no ledger.

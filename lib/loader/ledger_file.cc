@@ -31,7 +31,8 @@ constexpr const char* kCappedField = "capped";
 std::string Line(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
 
 std::string EntryLine(const LedgerEntry& entry) {
-  return Line({{"epoch", entry.epoch}, {"position", entry.position}, {"id", entry.id}, {"substitute", entry.substitute}, {"reason", entry.reason}});
+  return Line(
+      {{"epoch", entry.epoch}, {"position", entry.position}, {"id", entry.id}, {"substitute", entry.substitute}, {"reason", entry.reason}});
 }
 
 }  // namespace
@@ -104,19 +105,21 @@ absl::Status AddRun(const Json& json, const std::string& where, Merging& merging
   int64_t format = 0, rank = 0, world_size = 0, epoch = 0, position = 0;
   if (!GetInteger(json, kFormatField, 1, format)) return absl::DataLossError(absl::StrCat(where, ": no number in \"", kFormatField, "\""));
   if (format > kFormat) {
-    return absl::FailedPreconditionError(absl::StrCat(where, ": the ledger has format ", format, ", and this penstock reads formats up to ", kFormat,
-                                                      ": merge it with the penstock that wrote it, or a newer one"));
+    return absl::FailedPreconditionError(absl::StrCat(where, ": the ledger has format ", format, ", and this penstock reads formats up to ",
+                                                      kFormat, ": merge it with the penstock that wrote it, or a newer one"));
   }
   const auto fingerprint = json.find("fingerprint");
-  if (fingerprint == json.end() || !fingerprint->is_string() || !GetInteger(json, "rank", 0, rank) || !GetInteger(json, "world_size", 1, world_size) ||
-      !GetInteger(json, "epoch", 0, epoch) || !GetInteger(json, "position", 0, position) || rank >= world_size || world_size > INT32_MAX) {
+  if (fingerprint == json.end() || !fingerprint->is_string() || !GetInteger(json, "rank", 0, rank) ||
+      !GetInteger(json, "world_size", 1, world_size) || !GetInteger(json, "epoch", 0, epoch) ||
+      !GetInteger(json, "position", 0, position) || rank >= world_size || world_size > INT32_MAX) {
     return absl::DataLossError(absl::StrCat(where, ": not the line of a run"));
   }
   const std::string text = fingerprint->get<std::string>();
   if (merging.merged.fingerprint.empty()) merging.merged.fingerprint = text;
   if (text != merging.merged.fingerprint) {
-    return absl::FailedPreconditionError(absl::StrCat(where, ": a run over the data set with fingerprint ", EscapeName(text), ", and the runs before are over ",
-                                                      EscapeName(merging.merged.fingerprint), ": merge the ledgers of one data set at a time"));
+    return absl::FailedPreconditionError(absl::StrCat(where, ": a run over the data set with fingerprint ", EscapeName(text),
+                                                      ", and the runs before are over ", EscapeName(merging.merged.fingerprint),
+                                                      ": merge the ledgers of one data set at a time"));
   }
   merging.ranks.insert(static_cast<int32_t>(rank));
   return absl::OkStatus();
@@ -125,8 +128,9 @@ absl::Status AddRun(const Json& json, const std::string& where, Merging& merging
 absl::Status AddEntry(const Json& json, const std::string& where, Merging& merging) {
   LedgerEntry entry;
   const auto reason = json.find("reason");
-  if (!GetInteger(json, "epoch", 0, entry.epoch) || !GetInteger(json, "position", 0, entry.position) || !GetInteger(json, "id", 0, entry.id) ||
-      !GetInteger(json, "substitute", -1, entry.substitute) || reason == json.end() || !reason->is_string()) {
+  if (!GetInteger(json, "epoch", 0, entry.epoch) || !GetInteger(json, "position", 0, entry.position) ||
+      !GetInteger(json, "id", 0, entry.id) || !GetInteger(json, "substitute", -1, entry.substitute) || reason == json.end() ||
+      !reason->is_string()) {
     return absl::DataLossError(absl::StrCat(where, ": not the line of an entry"));
   }
   entry.reason = reason->get<std::string>();
@@ -147,7 +151,8 @@ bool BeginsAsOurs(absl::string_view line) {
 absl::Status AddFile(const std::string& path, Merging& merging) {
   std::ifstream file(path, std::ios::binary);
   struct stat info;
-  if (!file || ::stat(path.c_str(), &info) != 0) return IoError(errno == 0 ? EIO : errno, absl::StrCat("open the ledger ", EscapeName(path)));
+  if (!file || ::stat(path.c_str(), &info) != 0)
+    return IoError(errno == 0 ? EIO : errno, absl::StrCat("open the ledger ", EscapeName(path)));
   if (S_ISDIR(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(EscapeName(path), " is a folder: name the ledgers in it"));
   std::string line;
   bool any_run = false;
@@ -163,7 +168,8 @@ absl::Status AddFile(const std::string& path, Merging& merging) {
     if (!json.is_object()) {
       if (!BeginsAsOurs(line)) {
         return any_run ? damaged(where)
-                       : absl::InvalidArgumentError(absl::StrCat(EscapeName(path), " is not a ledger: its first line is not one that a loader wrote"));
+                       : absl::InvalidArgumentError(
+                             absl::StrCat(EscapeName(path), " is not a ledger: its first line is not one that a loader wrote"));
       }
       cut = where;
       ++merging.merged.cut_lines;

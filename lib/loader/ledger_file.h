@@ -18,7 +18,7 @@ struct LedgerRun {
   std::string fingerprint;
   int32_t rank = 0;
   int32_t world_size = 1;
-  int64_t epoch = 0;     // where it begins, or goes on
+  int64_t epoch = 0;  // where it begins, or goes on
   int64_t position = 0;
 };
 

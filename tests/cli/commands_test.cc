@@ -262,7 +262,8 @@ TEST_CASE("ledger merges the files of the ranks, as text and as JSON", "[cli]") 
   };
   const std::string run = R"("fingerprint":"00112233445566778899aabbccddeeff","penstock_ledger":1,"position":0,"rank":)";
   const std::string first = write("l.0", "{\"epoch\":0," + run + "0,\"world_size\":2}\n" +
-                                             R"({"epoch":0,"id":5,"position":8,"reason":"open five: gone","substitute":-1})" + "\n" + R"({"epoch":0,"id":6)");
+                                             R"({"epoch":0,"id":5,"position":8,"reason":"open five: gone","substitute":-1})" + "\n" +
+                                             R"({"epoch":0,"id":6)");
   const std::string second = write("l.1", "{\"epoch\":0," + run + "1,\"world_size\":2}\n" +
                                               R"({"epoch":0,"id":7,"position":3,"reason":"read seven: EIO","substitute":9})" + "\n");
   const Outcome text = Penstock({"ledger", first, second});

@@ -40,13 +40,16 @@ class Folder {
   std::string path_;
 };
 
-LedgerFile MustOpen(const std::string& path, int32_t rank, int32_t world_size, int64_t position = 0, int64_t bytes_max = LedgerFile::kBytesMax) {
+LedgerFile MustOpen(const std::string& path, int32_t rank, int32_t world_size, int64_t position = 0,
+                    int64_t bytes_max = LedgerFile::kBytesMax) {
   absl::StatusOr<LedgerFile> file = LedgerFile::Open(path, {kFingerprint, rank, world_size, 0, position}, bytes_max);
   REQUIRE_OK(file);
   return *std::move(file);
 }
 
-LedgerEntry Entry(int64_t position, int64_t id, int64_t substitute = -1, const std::string& reason = "gone") { return {0, position, id, substitute, reason}; }
+LedgerEntry Entry(int64_t position, int64_t id, int64_t substitute = -1, const std::string& reason = "gone") {
+  return {0, position, id, substitute, reason};
+}
 
 MergedLedger MustMerge(const std::vector<std::string>& paths) {
   absl::StatusOr<MergedLedger> merged = MergeLedgers(paths);
