@@ -5,6 +5,7 @@
 
 Exit status 77 where the launcher is not installed, with the reason. PENSTOCK_TORCHRUN names a torchrun that is not on the PATH.
 """
+
 import os
 import pathlib
 import shlex
@@ -30,7 +31,11 @@ def clean_environment(base):
     """Without what a launcher around this test has set, which would be found by the ranks, too."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE")
     prefixes = ("OMPI_", "PMI_", "PMIX_", "MV2_", "MPI_LOCAL", "GROUP_", "ROLE_", "TORCHELASTIC_")
-    return {name: value for name, value in base.items() if name not in names and not name.startswith(prefixes) and (not name.startswith("SLURM_") or name == "SLURM_CONF")}
+    return {
+        name: value
+        for name, value in base.items()
+        if name not in names and not name.startswith(prefixes) and (not name.startswith("SLURM_") or name == "SLURM_CONF")
+    }
 
 
 class Checks:
@@ -56,12 +61,22 @@ class Checks:
         program = [self.program, str(self.folder / "data"), str(out)]
         if launcher[-1] == "--wrap":
             program = [shlex.join(program)]  # sbatch takes a script
-        result = subprocess.run([*launcher, *program], env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=LIMIT_S)
+        result = subprocess.run(
+            [*launcher, *program],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=LIMIT_S,
+        )
         if launcher[0] == "sbatch":
             # It returns at once; its --wait looks every half minute.
             deadline = time.monotonic() + LIMIT_S
-            while subprocess.run(["squeue", "-h"], env=self.environment, capture_output=True, text=True).stdout.strip() and time.monotonic() < deadline:
+            while (
+                subprocess.run(["squeue", "-h"], env=self.environment, capture_output=True, text=True).stdout.strip()
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.1)
         return out, result
 
@@ -88,7 +103,9 @@ class Checks:
         if sorted(ids) != list(range(SAMPLES)):
             return self.fail(f"{what}: {len(ids)} ids of which {len(set(ids))} differ; the epoch has {SAMPLES}", result.stdout)
         if sorted(nodes) != sorted(local_sizes or [world]):
-            return self.fail(f"{what}: the nodes have {sorted(nodes)} ranks, and {sorted(local_sizes or [world])} were started", result.stdout)
+            return self.fail(
+                f"{what}: the nodes have {sorted(nodes)} ranks, and {sorted(local_sizes or [world])} were started", result.stdout
+            )
         print(f"{what}: {world} ranks, {steps.pop()} steps each, every one of {SAMPLES} ids once")
 
     def refused(self, what, launcher, words):
@@ -112,7 +129,11 @@ def mpirun(checks):
     for world in WORLDS:
         checks.epoch(f"mpirun -np {world}", [*MPIRUN, "-np", str(world)], world, "Open MPI")
     # What a shell still has from another job.
-    checks.refused("mpirun with a stale RANK", [*MPIRUN, "-np", "3", "-x", "RANK=0", "-x", "WORLD_SIZE=2"], ["RANK = 0", "OMPI_COMM_WORLD_RANK", "unset"])
+    checks.refused(
+        "mpirun with a stale RANK",
+        [*MPIRUN, "-np", "3", "-x", "RANK=0", "-x", "WORLD_SIZE=2"],
+        ["RANK = 0", "OMPI_COMM_WORLD_RANK", "unset"],
+    )
 
 
 def torchrun(checks):
@@ -120,7 +141,12 @@ def torchrun(checks):
     if not program:
         skip("torchrun is not installed, nor named by PENSTOCK_TORCHRUN")
     for world in WORLDS:
-        checks.epoch(f"torchrun --nproc-per-node {world}", [program, "--standalone", "--no-python", "--nproc-per-node", str(world)], world, "torchrun")
+        checks.epoch(
+            f"torchrun --nproc-per-node {world}",
+            [program, "--standalone", "--no-python", "--nproc-per-node", str(world)],
+            world,
+            "torchrun",
+        )
 
 
 def slurm(checks):

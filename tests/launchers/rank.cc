@@ -44,9 +44,11 @@ int main(int argc, char** argv) {
     ids.insert(ids.end(), batch->ids().begin(), batch->ids().end());
     ++taken;
   }
-  if (taken != steps) Die(absl::InternalError("the epoch had " + std::to_string(taken) + " steps, and steps() said " + std::to_string(steps)));
+  if (taken != steps)
+    Die(absl::InternalError("the epoch had " + std::to_string(taken) + " steps, and steps() said " + std::to_string(steps)));
   std::ofstream out(std::string(argv[2]) + "/rank." + std::to_string(info->rank));
-  out << info->rank << " " << info->world_size << " " << info->local_rank << " " << info->local_world_size << " " << info->source << "\n" << steps << "\n";
+  out << info->rank << " " << info->world_size << " " << info->local_rank << " " << info->local_world_size << " " << info->source << "\n"
+      << steps << "\n";
   for (const int64_t id : ids) out << id << "\n";
   return out.flush() ? 0 : 1;
 }

@@ -1,8 +1,9 @@
-"""A Slurm cluster of several nodes on this one machine, on loopback: munged, slurmctld and one slurmd a node. Without cgroups and accounting.
+"""A Slurm cluster of several nodes on this one machine, on loopback: munged, slurmctld and one slurmd a node.
 
-Debian's slurmd can be started several times on a host, each as a node of its own (slurmd -N). Needs root, and the packages slurmctld, slurmd,
-slurm-client and munge (cmake/install_dependencies.sh launchers).
+Without cgroups and accounting. Debian's slurmd can be started several times on a host, each as a node of its own (slurmd -N). Needs root, and the
+packages slurmctld, slurmd, slurm-client and munge (cmake/install_dependencies.sh launchers).
 """
+
 import os
 import pathlib
 import secrets
@@ -92,7 +93,9 @@ class SlurmCluster:
 
     def daemon(self, *words):
         with open(self.folder / f"{words[0]}{len(self.daemons)}.out", "wb") as out:
-            self.daemons.append(subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.environment, start_new_session=True))
+            self.daemons.append(
+                subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.environment, start_new_session=True)
+            )
 
     def start(self):
         folder, host, port = self.folder, socket.gethostname().split(".")[0], free_ports(self.nodes + 1)
@@ -104,13 +107,22 @@ class SlurmCluster:
         key.chmod(0o600)
         text = CONFIGURATION.format(host=host, folder=folder, port=port)
         for node in range(1, self.nodes + 1):
-            text += f"NodeName=n{node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + node} CPUs={self.cpus} RealMemory=256 State=UNKNOWN\n"
+            text += f"NodeName=n{node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + node} CPUs={self.cpus} RealMemory=256"
+            text += " State=UNKNOWN\n"
         (folder / "slurm.conf").write_text(text)
         # Slurm 22.05 has no "disabled": v1 is loaded and not used, as no plugin that tracks by cgroup is asked for.
         (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         munge = folder / "munge"
-        self.daemon("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={munge}/socket", f"--pid-file={munge}/pid", f"--log-file={munge}/log",
-                    f"--seed-file={munge}/seed")
+        self.daemon(
+            "munged",
+            "--foreground",
+            "--force",
+            f"--key-file={key}",
+            f"--socket={munge}/socket",
+            f"--pid-file={munge}/pid",
+            f"--log-file={munge}/log",
+            f"--seed-file={munge}/seed",
+        )
         self.wait_until(lambda: (munge / "socket").exists())
         self.daemon("slurmctld", "-D", "-i", "-f", str(folder / "slurm.conf"))
         for node in range(1, self.nodes + 1):

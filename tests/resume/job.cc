@@ -50,10 +50,10 @@ struct Record {
   int32_t world = 0;
   int32_t count = 0;
   int64_t epoch = 0;
-  int64_t step = 0;            // in the epoch, from the run's origin
-  int64_t after_epoch = 0;     // where the state stands behind this batch
+  int64_t step = 0;         // in the epoch, from the run's origin
+  int64_t after_epoch = 0;  // where the state stands behind this batch
   int64_t after_position = 0;
-  uint64_t state_hash = 0;     // of the state's text, which must be the same on every rank
+  uint64_t state_hash = 0;  // of the state's text, which must be the same on every rank
 };
 
 [[noreturn]] void Die(const std::string& what) {
@@ -141,7 +141,7 @@ void SaveState(const Job& job, int32_t rank, const std::string& text) {
   const size_t piece = text.size() / static_cast<size_t>(job.save_parts) + 1;
   for (size_t done = 0; done < text.size(); done += piece) {
     WriteAll(fd, text.data() + done, std::min(piece, text.size() - done));
-    if (job.save_parts > 1) SleepUntil(NowNs() + 200'000);
+    if (job.save_parts > 1) SleepUntil(NowNs() + 50'000);
   }
   ::close(fd);
   if (::rename(part.c_str(), path.c_str()) != 0) Die("rename " + part);

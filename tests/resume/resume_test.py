@@ -12,6 +12,7 @@ behind the state it went on from, must be those of a run that was never interrup
 With --out the results are kept in FOLDER/results.tsv, and seeds that are there are not run again. 1,000 seeds take about 15 minutes on two
 cores. A seed that fails keeps its folder, and ends the run with 1.
 """
+
 import argparse
 import array
 import concurrent.futures
@@ -32,9 +33,9 @@ RECORD_BYTES = 64
 SAMPLE_COUNTS = (50_000, 50_021, 50_176, 51_111)
 RECORD = struct.Struct("=IiiiqqqqQ")  # Record in job.cc
 MAGIC = 0x62617463
-RUN_S = 0.6       # the run's own time, without its starts: steps are not taken before their time, so it cannot end before its kills
-LATE_S = 0.02     # how far a job goes on when its kill is late
-LIMIT_S = 45     # for what ends by itself
+RUN_S = 1.0  # the run's own time, without its starts: steps are not taken before their time, so it cannot end before its kills
+LATE_S = 0.02  # how far a job goes on when its kill is late
+LIMIT_S = 600  # for what ends by itself
 
 
 class Failure(Exception):
@@ -47,7 +48,7 @@ def make_data_sets(job, folder):
     for count in SAMPLE_COUNTS:
         root = folder / f"records{count}.bin"
         words = array.array("q", bytes(count * RECORD_BYTES))
-        words[0::RECORD_BYTES // 8] = array.array("q", range(count))
+        words[0 :: RECORD_BYTES // 8] = array.array("q", range(count))
         root.write_bytes(words.tobytes())
         manifest = folder / f"records{count}.manifest"
         subprocess.run([job, "index", str(root), str(manifest), str(RECORD_BYTES)], check=True)
@@ -66,8 +67,16 @@ def read_log(path):
         end = at + RECORD.size + 8 * count
         if end > len(data):
             return
-        ids = array.array("q", data[at + RECORD.size:end])
-        yield {"rank": rank, "world": world, "epoch": epoch, "step": step, "after": (after_epoch, after_position), "hash": state_hash, "ids": ids}
+        ids = array.array("q", data[at + RECORD.size : end])
+        yield {
+            "rank": rank,
+            "world": world,
+            "epoch": epoch,
+            "step": step,
+            "after": (after_epoch, after_position),
+            "hash": state_hash,
+            "ids": ids,
+        }
         at = end
 
 
@@ -100,15 +109,20 @@ class Run:
         self.folder = folder
         self.engines = engines
         self.starts = starts
-        self.kept = []          # records up to the state that the next incarnation goes on from
-        self.origins = []       # of each incarnation: where it began, and with how many samples a step
+        self.kept = []  # records up to the state that the next incarnation goes on from
+        self.origins = []  # of each incarnation: where it began, and with how many samples a step
         self.stats = {"kills": 0, "opening": 0, "writing": 0, "processes": 0}
-        self.kill_places = []   # where the state stood at each, as a share of the first epoch
+        self.kill_places = []  # where the state stood at each, as a share of the first epoch
 
     def draw_order(self):
         block = self.random.choice([1, 1, 1, 2, 16, 61])
-        order = {"seed": self.random.getrandbits(64), "block_samples": block, "window_samples": block * self.random.choice([1, 4, 64]) if block > 1 else 1,
-                 "virtual_streams": self.random.choice([1, 1, 2, 8, 24]), "shuffle": self.random.choice(["true"] * 9 + ["false"])}
+        order = {
+            "seed": self.random.getrandbits(64),
+            "block_samples": block,
+            "window_samples": block * self.random.choice([1, 4, 64]) if block > 1 else 1,
+            "virtual_streams": self.random.choice([1, 1, 2, 8, 24]),
+            "shuffle": self.random.choice(["true"] * 9 + ["false"]),
+        }
         if order["seed"] > 18_000_000_000_000_000_000:
             order["seed"] //= 2
         return order, self.random.choice(["drop", "pad", "partial"])
@@ -151,7 +165,8 @@ class Run:
         self.random.shuffle(running)
         for process in running:
             if process.poll() is not None:
-                raise Failure(f"incarnation {number} ended before it was killed, with {process.returncode}: {(self.folder / f'errors.{number}').read_text()}")
+                said = (self.folder / f"errors.{number}").read_text()
+                raise Failure(f"incarnation {number} ended before it was killed, with {process.returncode}: {said}")
             os.kill(process.pid, signal.SIGKILL)
         for process in running:
             process.wait()
@@ -161,11 +176,21 @@ class Run:
 
     def drawn_speed(self):
         draw = self.random
-        return {"engine": draw.choice(self.engines), "streams": draw.randint(1, 3), "prefetch_batches": draw.choice([0, 1, 2, 7]),
-                "queue_depth": draw.choice([4, 16, 64]), "memory_bytes": draw.choice([8, 12, 24]) << 20, "piece_bytes": draw.choice([64, 256, 4096]) << 10,
-                "io": draw.choice(["buffered", "buffered", "auto", "direct"]), "coalesce_gap_bytes": draw.choice([0, 4096]),
-                "open_files": draw.choice([-1, 0]), "next_epoch_prefetch": draw.choice(["true", "false"]), "pin_cpus": draw.choice(["true", "false"]),
-                "io_workers": draw.choice([2, 8]), "huge_pages": "false"}
+        return {
+            "engine": draw.choice(self.engines),
+            "streams": draw.randint(1, 3),
+            "prefetch_batches": draw.choice([0, 1, 2, 7]),
+            "queue_depth": draw.choice([4, 16, 64]),
+            "memory_bytes": draw.choice([8, 12, 24]) << 20,
+            "piece_bytes": draw.choice([64, 256, 4096]) << 10,
+            "io": draw.choice(["buffered", "buffered", "auto", "direct"]),
+            "coalesce_gap_bytes": draw.choice([0, 4096]),
+            "open_files": draw.choice([-1, 0]),
+            "next_epoch_prefetch": draw.choice(["true", "false"]),
+            "pin_cpus": draw.choice(["true", "false"]),
+            "io_workers": draw.choice([2, 8]),
+            "huge_pages": "false",
+        }
 
     def collect(self, number, running_count, state):
         """Adds an incarnation's records up to a state (None: all of it is lost)."""
@@ -185,10 +210,21 @@ class Run:
         """The ids of two epochs, taken by one rank at one go."""
         folder = self.folder / "whole"
         folder.mkdir()
-        options = dict(order, tail="partial", batch_size=1000, until="2:0", save_every=1_000_000, memory_bytes=8 << 20, coalesce_gap_bytes=4096, huge_pages="false")
+        options = dict(
+            order,
+            tail="partial",
+            batch_size=1000,
+            until="2:0",
+            save_every=1_000_000,
+            memory_bytes=8 << 20,
+            coalesce_gap_bytes=4096,
+            huge_pages="false",
+        )
         words = [self.job, "run", str(folder), "0", f"root={self.root}", f"manifest_path={self.manifest}", "ranks=1"]
         with open(self.folder / "errors.whole", "wb") as errors:
-            status = subprocess.run(words + [f"{name}={value}" for name, value in options.items()], stdout=subprocess.DEVNULL, stderr=errors, timeout=LIMIT_S).returncode
+            status = subprocess.run(
+                words + [f"{name}={value}" for name, value in options.items()], stdout=subprocess.DEVNULL, stderr=errors, timeout=LIMIT_S
+            ).returncode
         if status != 0:
             raise Failure(f"the uninterrupted run: exit status {status}: {(self.folder / 'errors.whole').read_text()}")
         epochs = [array.array("q"), array.array("q")]
@@ -224,7 +260,7 @@ class Run:
             if (step_epoch, begin) != (epoch, position):
                 raise Failure(f"{key}: begins at position {begin} of epoch {step_epoch}, where {position} of epoch {epoch} is next")
             end = min(begin + group, self.count) if tail == "partial" else begin + group
-            whole = epochs[epoch] if end <= self.count else epochs[epoch] + epochs[epoch][:end - self.count]
+            whole = epochs[epoch] if end <= self.count else epochs[epoch] + epochs[epoch][: end - self.count]
             for record in records:
                 first = begin + (record["rank"] - begin) % world
                 if record["ids"] != whole[first:end:world]:
@@ -246,9 +282,12 @@ class Run:
 
     def run(self):
         order, tail = self.draw_order()
-        # Moments of the run's own time, of an epoch and a quarter. What a kill loses only delays the run, so the first three are in the first
-        # epoch for certain: 0.6 RUN_S and three times LATE_S are less than the 0.8 RUN_S that it takes.
-        kills = sorted([self.random.uniform(0, 0.6 * RUN_S) for _ in range(3)] + [self.random.uniform(0, RUN_S) for _ in range(self.random.randint(0, 2))])
+        # Moments of the run's own time, of an epoch and a quarter. What a kill loses only delays the run, so the first three are in the
+        # first epoch for certain: 0.6 RUN_S and three times LATE_S are less than the 0.8 RUN_S that it takes.
+        kills = sorted(
+            [self.random.uniform(0, 0.6 * RUN_S) for _ in range(3)]
+            + [self.random.uniform(0, RUN_S) for _ in range(self.random.randint(0, 2))]
+        )
         # (seconds of its own time, killed before that: while it opens), one incarnation after the other
         plan = []
         for before, after in zip([0.0] + kills, kills):
@@ -275,10 +314,16 @@ class Run:
                 options["refuse"] = refuse
             origin = state or (0, 0)
             self.origins.append((origin, world, batch))
-            options.update(tail=tail, batch_size=batch, until=f"1:{self.count // 4}" if last else "9:0", save_every=self.random.choice([1, 1, 2, 5]))
+            # Not so often that a run of small steps does nothing else.
+            save_every = max(self.random.choice([1, 1, 2, 5]), self.count // (150 * world * batch))
+            options.update(tail=tail, batch_size=batch, until=f"1:{self.count // 4}" if last else "9:0", save_every=save_every)
             if not last:
                 # At this pace the whole run takes RUN_S.
-                options.update(pace_ns=int(1e9 * RUN_S * world * batch / (1.25 * self.count)), hold_ns=int(1e9 * (gap + LATE_S)), save_parts=self.random.choice([1, 1, 3]))
+                options.update(
+                    pace_ns=int(1e9 * RUN_S * world * batch / (1.25 * self.count)),
+                    hold_ns=int(1e9 * (gap + LATE_S)),
+                    save_parts=self.random.choice([1, 1, 3]),
+                )
             running = self.start(number, options, world, processes)
             started = len(running)
             if last:
@@ -289,7 +334,10 @@ class Run:
             parts = [path for path in states if path.name.endswith(".part")]
             saved = [path for path in states if not path.name.endswith(".part")]
             self.stats["writing"] += bool(parts)
-            if not last and not any((self.folder / f"log.{number}.{rank}").exists() and (self.folder / f"log.{number}.{rank}").stat().st_size for rank in range(started)):
+            if not last and not any(
+                (self.folder / f"log.{number}.{rank}").exists() and (self.folder / f"log.{number}.{rank}").stat().st_size
+                for rank in range(started)
+            ):
                 self.stats["opening"] += 1
             refuse = str(self.random.choice(parts)) if parts else None
             if saved:
@@ -331,7 +379,7 @@ def main():
     job = str(pathlib.Path(arguments.job).resolve())
 
     data = pathlib.Path(tempfile.mkdtemp(prefix="penstock-resume-data-"))
-    # In memory where that can be: ext4 writes a file out that is renamed over another (ext4(5), auto_da_alloc), which makes each state 2 ms.
+    # In memory where that can be: ext4 writes a file out that is renamed over another (ext4(5), auto_da_alloc), 2 ms for each state.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="penstock-resume-", dir=memory))
     results_path = None
@@ -345,8 +393,25 @@ def main():
     # What this machine can do: the loader says Unavailable where io_uring is denied.
     probe = scratch / "probe"
     probe.mkdir()
-    uring = subprocess.run([job, "run", str(probe), "0", f"root={data_sets[0][1]}", f"manifest_path={data_sets[0][2]}", "ranks=1", "engine=uring", "until=0:256", "memory_bytes=16777216"],
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    uring = (
+        subprocess.run(
+            [
+                job,
+                "run",
+                str(probe),
+                "0",
+                f"root={data_sets[0][1]}",
+                f"manifest_path={data_sets[0][2]}",
+                "ranks=1",
+                "engine=uring",
+                "until=0:256",
+                "memory_bytes=16777216",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ).returncode
+        == 0
+    )
     engines = ["auto", "threads"] + (["uring", "uring"] if uring else [])
 
     starts = Starts()
@@ -355,7 +420,9 @@ def main():
     totals = {"kills": 0, "opening": 0, "writing": 0, "processes": 0}
     samples, failed, places = 0, 0, []
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        for future in concurrent.futures.as_completed([pool.submit(run_seed, job, seed, data_sets, scratch, engines, starts) for seed in seeds]):
+        for future in concurrent.futures.as_completed(
+            [pool.submit(run_seed, job, seed, data_sets, scratch, engines, starts) for seed in seeds]
+        ):
             seed, outcome, run = future.result()
             for name, value in run.stats.items():
                 totals[name] += value
@@ -368,11 +435,12 @@ def main():
             if results_path:
                 with open(results_path, "a", encoding="utf-8") as results:
                     results.write("\t".join([str(seed), str(outcome)] + [f"{name}={value}" for name, value in run.stats.items()]) + "\n")
-    print(f"{len(seeds) - failed} of {len(seeds)} seeds passed{f' ({len(done)} passed before)' if done else ''}, engines {sorted(set(engines))}: {totals['kills']} kills of "
-          f"{totals['processes']} processes, {totals['opening']} of them before the first batch, {totals['writing']} in the middle of writing a state; "
-          f"{samples} samples in order, {time.monotonic() - began:.0f} s")
+    before = f" ({len(done)} passed before)" if done else ""
+    print(f"{len(seeds) - failed} of {len(seeds)} seeds passed{before}, engines {sorted(set(engines))}, {time.monotonic() - began:.0f} s:")
+    print(f"{samples} samples in order, {totals['kills']} kills of {totals['processes']} processes,")
+    print(f"{totals['opening']} of them before the first batch, {totals['writing']} in the middle of writing a state.")
     fifths = [sum(1 for place in places if int(5 * place) == fifth) for fifth in range(5)]
-    print(f"the state stood in the epoch's fifths {fifths} times when a kill came, in the next epoch {sum(1 for place in places if place >= 1)} times")
+    print(f"When a kill came the state stood in the epoch's fifths {fifths} times, in the next epoch {sum(place >= 1 for place in places)}.")
     shutil.rmtree(data)
     if not failed:
         shutil.rmtree(scratch)
