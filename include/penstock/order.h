@@ -15,6 +15,8 @@
 
 namespace penstock {
 
+class Mixture;
+
 /// What happens to the last positions of an epoch when they do not fill a step of all ranks.
 enum class Tail {
   kDrop,     ///< they are left out
@@ -54,13 +56,17 @@ class PENSTOCK_EXPORT Order {
   /// Errors: InvalidArgument  no ids, or one outside [0, sample_count), with its place.
   static absl::StatusOr<Order> FromIds(std::vector<int64_t> ids, int64_t sample_count);
 
-  /// N, the positions of an epoch: the sample count, or the number of ids.
+  /// The order of several data sets by weight (mixture.h); ids are those of their common space.
+  static Order FromMixture(const Mixture& mixture);
+
+  /// N, the positions of an epoch: the sample count, the number of ids, or the mixture's epoch_samples().
   int64_t size() const;
 
-  /// The id at a position. epoch >= 0 and 0 <= position < size() are preconditions, checked.
+  /// The id at a position. epoch >= 0 and 0 <= position < size() are preconditions, checked; of a mixture, what Mixture::Covers() says.
   int64_t IdAt(int64_t epoch, int64_t position) const;
 
-  /// The position at which an epoch reads an id of [0, size()). With FromIds there is no inverse: -1.
+  /// The position at which an epoch reads an id of [0, size()). With FromIds and FromMixture there is no inverse: -1
+  /// (see Mixture::PositionOf).
   int64_t PositionOf(int64_t epoch, int64_t id) const;
 
   /// ids[i] = IdAt(epoch, positions[i]), faster than one by one. Both have the same length.
@@ -70,6 +76,9 @@ class PENSTOCK_EXPORT Order {
   ///
   /// Source: XXH3 64 bit over the ids as little-endian 64-bit integers (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md).
   uint64_t ids_hash() const;
+
+  /// The mixture given to FromMixture; else null. Lives as long as this order or a copy of it.
+  const Mixture* mixture() const;
 
   /// ids_hash() as State::ids_hash has it: 16 hexadecimal digits, empty with Create.
   std::string ids_hash_text() const;
@@ -147,8 +156,8 @@ struct PENSTOCK_EXPORT State {
 
   /// Whether a run over this data set and order can go on from here.
   ///
-  /// Errors: FailedPrecondition  another data set (fingerprint), a mixture, another list of ids, or a position beyond the epoch's
-  ///                             end.
+  /// Errors: FailedPrecondition  another data set (fingerprint), a mixture where this is none or the other way round, another list of ids,
+  ///                             or a position beyond the epoch's end.
   absl::Status Matches(absl::string_view manifest_fingerprint, const Order& order) const;
 
   friend bool operator==(const State&, const State&) = default;

@@ -6,6 +6,7 @@
 #include <bit>
 #include <list>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include <xxhash.h>
@@ -15,6 +16,7 @@
 #include "base/check.h"
 #include "order/permutation.h"
 #include "order/window_cache.h"
+#include "penstock/mixture.h"
 
 namespace penstock {
 namespace {
@@ -87,6 +89,7 @@ struct Order::Impl {
   const uint64_t number = NextOrderNumber();
   std::vector<int64_t> ids;  // FromIds
   uint64_t hash = 0;         // 0: no list
+  std::optional<Mixture> mixture;  // FromMixture
 
   mutable std::mutex mutex;
   mutable std::list<std::pair<int64_t, std::shared_ptr<const EpochSchedule>>> schedules;  // by epoch, the last used first
@@ -210,6 +213,12 @@ absl::StatusOr<Order> Order::FromIds(std::vector<int64_t> ids, int64_t sample_co
   return Order(std::move(impl));
 }
 
+Order Order::FromMixture(const Mixture& mixture) {
+  auto impl = std::make_shared<Impl>(mixture.epoch_samples(), OrderOptions());
+  impl->mixture.emplace(mixture);
+  return Order(std::move(impl));
+}
+
 Order::Order(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
 int64_t Order::size() const { return impl_->size; }
@@ -217,13 +226,14 @@ int64_t Order::size() const { return impl_->size; }
 int64_t Order::IdAt(int64_t epoch, int64_t position) const {
   PENSTOCK_CHECK(epoch >= 0 && position >= 0 && position < impl_->size, "a position outside the epoch");
   if (impl_->listed()) return impl_->ids[static_cast<size_t>(position)];
+  if (impl_->mixture.has_value()) return impl_->mixture->At(epoch, position).id;
   if (!impl_->options.shuffle) return position;
   Impl::LastWindow last;
   return impl_->IdOfSequence(impl_->ScheduleOf(epoch), impl_->SequenceAt(epoch, position, last));
 }
 
 int64_t Order::PositionOf(int64_t epoch, int64_t id) const {
-  if (impl_->listed()) return -1;
+  if (impl_->listed() || impl_->mixture.has_value()) return -1;
   PENSTOCK_CHECK(epoch >= 0 && id >= 0 && id < impl_->size, "an id outside the data set");
   if (!impl_->options.shuffle) return id;
   const int64_t streams = impl_->options.virtual_streams;
@@ -254,6 +264,8 @@ void Order::IdsAt(int64_t epoch, absl::Span<const int64_t> positions, absl::Span
   for (const int64_t position : positions) PENSTOCK_CHECK(position >= 0 && position < impl.size, "a position outside the epoch");
   if (impl.listed()) {
     std::transform(positions.begin(), positions.end(), ids.begin(), [&](int64_t p) { return impl.ids[static_cast<size_t>(p)]; });
+  } else if (impl.mixture.has_value()) {
+    impl.mixture->IdsAt(epoch, positions, ids);
   } else if (!impl.options.shuffle) {
     std::copy(positions.begin(), positions.end(), ids.begin());
   } else {
@@ -271,6 +283,8 @@ void Order::IdsAt(int64_t epoch, absl::Span<const int64_t> positions, absl::Span
     }
   }
 }
+
+const Mixture* Order::mixture() const { return impl_->mixture.has_value() ? &*impl_->mixture : nullptr; }
 
 uint64_t Order::ids_hash() const { return impl_->hash; }
 

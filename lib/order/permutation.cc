@@ -5,9 +5,11 @@
 namespace penstock {
 namespace {
 
-// Distinct numbers which keep the keys of blocks and windows apart.
+// Distinct numbers which keep the keys apart: of blocks, of windows, of mixtures and of their members.
 constexpr uint64_t kBlockTag = 0x626c6f636b000001u;
 constexpr uint64_t kWindowTag = 0x77696e646f770001u;
+constexpr uint64_t kMixtureTag = 0x6d69787475720001u;
+constexpr uint64_t kMemberTag = 0x6d656d6265720001u;
 
 // Mixed one after another, so that no two of (seed, epoch, tag, ...) meet by adding up to the same sum.
 constexpr uint64_t Absorb(uint64_t key, uint64_t word) { return Mix64((key ^ word) + 0x9e3779b97f4a7c15u); }
@@ -23,6 +25,12 @@ uint64_t BlockKey(uint64_t seed, int64_t epoch) { return EpochKey(seed, epoch, k
 uint64_t WindowKey(uint64_t seed, int64_t epoch, int64_t chunk, int64_t window) {
   return Absorb(Absorb(EpochKey(seed, epoch, kWindowTag), static_cast<uint64_t>(chunk)), static_cast<uint64_t>(window));
 }
+
+uint64_t MixtureKey(uint64_t seed, int64_t segment_begin, int64_t block) {
+  return Absorb(EpochKey(seed, segment_begin, kMixtureTag), static_cast<uint64_t>(block));
+}
+
+uint64_t MemberSeed(uint64_t seed, int64_t member) { return EpochKey(seed, member, kMemberTag); }
 
 Permutation::Permutation(uint64_t key, int64_t n) : n_(n) {
   if (n >= kTableDomainEnd) {

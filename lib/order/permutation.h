@@ -32,6 +32,9 @@ constexpr uint64_t Mix64(uint64_t x) {
 // The keys of one order: what is shuffled, under which seed, in which epoch.
 uint64_t BlockKey(uint64_t seed, int64_t epoch);
 uint64_t WindowKey(uint64_t seed, int64_t epoch, int64_t chunk, int64_t window);
+// Those of a mixture: which places of a block are whose, in the segment that begins at a position; and the seed of a member's own order.
+uint64_t MixtureKey(uint64_t seed, int64_t segment_begin, int64_t block);
+uint64_t MemberSeed(uint64_t seed, int64_t member);
 
 // The numbers of `bits` bits (2..62), permuted: they are cut into two halves, the left one the smaller if `bits` is odd, and each round
 // adds a keyed function of one half to the other, without swapping them.

@@ -8,6 +8,7 @@
 #include "absl/strings/str_replace.h"
 #include "base/crc32c.h"
 #include "nlohmann/json.hpp"
+#include "penstock/mixture.h"
 #include "penstock/order.h"
 #include "support/status.h"
 
@@ -241,4 +242,19 @@ TEST_CASE("a state fits only the data set and the ids it was made with", "[order
   CHECK(state.Matches(state.fingerprint, order).message().find("ids") != absl::string_view::npos);
   state = Example();
   CHECK(state.Matches(state.fingerprint, order).message().find("mixture") != absl::string_view::npos);
+}
+
+TEST_CASE("a state of a mixture fits a mixture, and one of a single data set does not", "[order]") {
+  const auto mixture = penstock::Mixture::Create({10, 20}, {1, 2}, {{}, 9, 50});
+  REQUIRE_OK(mixture);
+  const Order order = Order::FromMixture(*mixture);
+  State state = Example();
+  state.ids_hash.clear();
+  state.position = 40;
+  state.mixture = mixture->ToText();
+  REQUIRE_OK(state.Matches(state.fingerprint, order));
+  REQUIRE_OK(State::FromJson(state.ToJson()));
+  CHECK(State::FromJson(state.ToJson())->mixture == mixture->ToText());
+  state.mixture.clear();
+  CHECK(state.Matches(state.fingerprint, order).message().find("single data set") != absl::string_view::npos);
 }
