@@ -88,6 +88,17 @@ class PENSTOCK_EXPORT Loader {
   absl::Status StartEpoch();
   absl::Status StartEpoch(int64_t epoch);
 
+  /// Passes over the next `steps` batches of the current epoch, as if Next() had handed them out: the state, step() and what Next() gives
+  /// then are the same. O(1) in `steps`. What was read ahead of them is given up, what was read ahead behind them is used. A batch that
+  /// failed is passed over like any other. The report counts their samples in EpochReport::passed.
+  ///
+  /// Errors:   InvalidArgument     steps below 0.
+  ///           OutOfRange          more than the epoch has left; the message has the numbers, and nothing was passed over.
+  ///           Cancelled           Stop() was called.
+  ///           FailedPrecondition  in a forked child; or another thread is in Next() at this moment.
+  /// Threads:  the consumer's.
+  absl::Status Skip(int64_t steps);
+
   /// Ends waiting and reading. Next() returns Cancelled from then on.
   ///
   /// Threads:  any, also while the consumer waits in Next().

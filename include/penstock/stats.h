@@ -34,14 +34,15 @@ struct LedgerEntry {
   std::string reason;
 };
 
-/// One epoch of one rank. delivered + substituted + skipped = taken; at the epoch's end taken = expected.
+/// One epoch of one rank. delivered + substituted + skipped + passed = taken; at the epoch's end taken = expected.
 struct EpochReport {
   int64_t epoch = 0;
   int64_t expected = 0;      // samples of this rank in the epoch (from its origin)
-  int64_t taken = 0;         // handed out by Next() up to now
+  int64_t taken = 0;         // handed out by Next(), or passed over, up to now
   int64_t delivered = 0;
   int64_t substituted = 0;
   int64_t skipped = 0;
+  int64_t passed = 0;        // of batches that Loader::Skip() passed over
   int64_t dropped = 0;       // all ranks: what tail=drop leaves
   int64_t padded = 0;        // all ranks: what tail=pad repeats
   int64_t batches = 0;

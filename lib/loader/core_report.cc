@@ -107,7 +107,8 @@ EpochReport LoaderCore::report() const {
   report.delivered = totals_.delivered;
   report.substituted = totals_.substituted;
   report.skipped = totals_.skipped;
-  report.taken = report.delivered + report.substituted + report.skipped;
+  report.passed = totals_.passed;
+  report.taken = report.delivered + report.substituted + report.skipped + report.passed;
   report.dropped = steps.dropped();
   report.padded = steps.padded();
   report.batches = totals_.batches;
@@ -132,7 +133,8 @@ EpochReport LoaderCore::report() const {
   report.copy_s = 1e-9 * static_cast<double>(totals_.copy_wait_ns);
   report.reads = totals_.planned_reads;
   report.read_bytes = totals_.read_bytes;
-  if (report.taken > 0) report.reads_per_sample = static_cast<double>(report.reads) / static_cast<double>(report.taken);
+  const int64_t handed_out = report.taken - report.passed;
+  if (handed_out > 0) report.reads_per_sample = static_cast<double>(report.reads) / static_cast<double>(handed_out);
   if (report.bytes > 0) report.read_bytes_per_byte = static_cast<double>(report.read_bytes) / static_cast<double>(report.bytes);
   if (mixing_.has_value()) {
     report.label_distance = mixing_->distance();

@@ -111,7 +111,9 @@ void LoaderCore::PieceFinished(ClaimedPiece piece, const ReadStats& delta) {
   if (slot != nullptr && slot->state == SlotState::kFilling) {
     PENSTOCK_CHECK(piece.attempt->pieces_left > 0, "a piece finishes once");
     if (--piece.attempt->pieces_left == 0) AttemptDone(*slot);
-    if (slot->attempt == piece.attempt) return;
+    // The reference goes before the lock does: the consumer may give the batch back at once, and then its memory must be free, since nobody
+    // would tell the planner of it later.
+    if (slot->attempt == piece.attempt) return piece.attempt.reset();
   }
   // Perhaps this is the last reference to a batch that was given up: its memory is wanted.
   lock.unlock();

@@ -64,6 +64,13 @@ absl::Status Loader::StartEpoch(int64_t epoch) {
   return core_->StartEpoch(epoch);
 }
 
+absl::Status Loader::Skip(int64_t steps) {
+  if (core_->InForkedChild()) return Forked();
+  const LoaderCore::Turn turn(*core_);
+  if (!turn.taken()) return absl::FailedPreconditionError("another thread is in Next() of this loader: it has one consumer at a time");
+  return core_->Skip(steps);
+}
+
 void Loader::Stop() {
   if (!core_->InForkedChild()) core_->Stop();
 }

@@ -285,6 +285,44 @@ absl::Status LoaderCore::StartEpoch(int64_t epoch) {
   return absl::OkStatus();
 }
 
+absl::Status LoaderCore::Skip(int64_t steps) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (stopping()) return absl::CancelledError("Stop() was called");
+  if (steps < 0) return absl::InvalidArgumentError(absl::StrCat("Skip(", steps, "): the number of steps to pass over is below 0"));
+  const StepPlan plan = StepsOf(epoch_);
+  if (steps > plan.steps() - step_) {
+    return absl::OutOfRangeError(absl::StrCat("Skip(", steps, "): epoch ", epoch_, " has ", plan.steps(), " steps, of which ", step_,
+                                              " were taken, so that only ", plan.steps() - step_,
+                                              " are left to pass over; StartEpoch() begins the next one"));
+  }
+  if (steps == 0) return absl::OkStatus();
+  step_ += steps;
+  totals_.passed += steps * options_.batch_size;
+  if (step_ == plan.steps() && options_.tail == Tail::kPartial) {
+    std::vector<int64_t> last;
+    plan.Positions(step_ - 1, options_.rank, last);
+    totals_.passed -= options_.batch_size - static_cast<int64_t>(last.size());
+  }
+  // Whoever plans at this moment plans what may be passed over now.
+  ++generation_;
+  while (!ahead_.empty() && ahead_.front()->epoch == epoch_ && ahead_.front()->step < step_) {
+    GiveUp(ahead_.front()->attempt);
+    ahead_.pop_front();
+  }
+  if (plan_epoch_ == epoch_ && plan_step_ < step_) {
+    unplaced_.reset();
+    plan_step_ = step_;
+    if (plan_step_ >= plan.steps()) {
+      ++plan_epoch_;
+      plan_step_ = 0;
+    }
+  }
+  if (warmer_ != nullptr && warm_steps_ > 0) warmer_->AtRun(step_ / warm_steps_);
+  MemoryFreed();
+  WakeStreams();
+  return absl::OkStatus();
+}
+
 void LoaderCore::Stop() {
   std::lock_guard<std::mutex> lock(mutex_);
   stopping_.store(true, std::memory_order_release);

@@ -46,6 +46,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   absl::Status Open();
   absl::StatusOr<Batch> Next();
   absl::Status StartEpoch(int64_t epoch);  // -1: the one after the current
+  absl::Status Skip(int64_t steps);
   void Stop();
   // Stops, waits for the streams (at most 5 s), and leaves those whose reads hang to end by themselves.
   void Shutdown();
@@ -251,7 +252,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
 
   // The current epoch's figures.
   struct EpochTotals {
-    int64_t delivered = 0, substituted = 0, skipped = 0, batches = 0, bytes = 0, planned_reads = 0, read_bytes = 0;
+    int64_t delivered = 0, substituted = 0, skipped = 0, passed = 0, batches = 0, bytes = 0, planned_reads = 0, read_bytes = 0;
     int64_t begin_ns = 0, last_ns = 0, wait_ns = 0, copy_wait_ns = 0, first_batch_ns = 0;
     double process_cpu_begin_s = 0;
     int64_t stream_demand_begin_ns = 0;
