@@ -24,6 +24,7 @@ struct RuntimeOptions {
   int64_t memory_bytes = 0;     // cap on the arenas of all its loaders; 0: none beyond each loader's own
   int32_t queue_depth = 256;    // reads in flight of all its loaders; keep it below the device's nr_requests
   int32_t io_workers = 16;      // threads of the shared pread pool
+  int32_t loaders = 1;          // that read at the same time, one per GPU: each has its part of the cores, cpu_share and queue_depth
 };
 
 /// What the loaders of a process share: manifests, the map of the cores, the budgets of memory and reads in flight, and the pread pool.

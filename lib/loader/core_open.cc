@@ -125,14 +125,16 @@ absl::Status LoaderCore::ResolveOrder() {
 }
 
 absl::Status LoaderCore::ResolveStreams() {
-  absl::StatusOr<Topology> topology = ReadTopology();
+  absl::StatusOr<Topology> topology = ReadTopology(runtime_core_.topology());
   if (!topology.ok()) return topology.status();
   allowed_cpus_ = std::max<int>(1, static_cast<int>(topology->allowed_cpus.size()));
   PlacementOptions placement;
   placement.streams = options_.streams;
   placement.cpu_share = options_.cpu_share;
-  placement.local_rank = local_rank_;
-  placement.local_world_size = local_world_size_;
+  // Several loaders of this process are to the cores what several local ranks are.
+  seat_ = runtime_core_.TakeSeat();
+  placement.local_rank = local_rank_ * runtime_core_.seats() + seat_;
+  placement.local_world_size = local_world_size_ * runtime_core_.seats();
   if (device_ != nullptr) placement.gpu_pci_bus_id = device_->pci_bus_id();
   absl::StatusOr<std::vector<StreamPlacement>> placed = PlaceStreams(*topology, placement);
   if (!placed.ok()) return placed.status();
@@ -251,7 +253,8 @@ absl::Status LoaderCore::Open() {
   setup_.arena_bytes = memory.bytes;
   if (!codec_->identity()) {
     ComputePoolOptions compute;
-    compute.threads = compute_threads_ = std::max(1, static_cast<int>(std::lround(options_.cpu_share * allowed_cpus_)));
+    compute_threads_ = std::max(1, static_cast<int>(std::lround(options_.cpu_share * allowed_cpus_ / runtime_core_.seats())));
+    compute.threads = compute_threads_;
     absl::StatusOr<std::unique_ptr<ComputePool>> pool = ComputePool::Create(compute);
     if (!pool.ok()) return pool.status();
     compute_ = *std::move(pool);

@@ -47,6 +47,7 @@ LoaderCore::LoaderCore(LoaderOptions options, std::shared_ptr<Runtime> runtime, 
     : options_(std::move(options)), runtime_(std::move(runtime)), runtime_core_(runtime_core), opened_ns_(MonotonicNs()) {}
 
 LoaderCore::~LoaderCore() {
+  if (seat_ >= 0) runtime_core_.LeaveSeat(seat_);
   if (leased_depth_ > 0) runtime_core_.ReturnDepth(leased_depth_);
   if (leased_memory_) runtime_core_.ReturnMemory(options_.memory_bytes);
 }

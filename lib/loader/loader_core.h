@@ -199,6 +199,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::shared_ptr<Device> device_;           // null: host path
   std::unique_ptr<DevicePath> device_path_;  // likewise
   int64_t quarantine_max_bytes_ = 0;
+  int32_t seat_ = -1;  // of the runtime's; -1: not yet
   int32_t leased_depth_ = 0;
   bool leased_memory_ = false;
   std::vector<StreamPlacement> placement_;

@@ -32,9 +32,22 @@ absl::StatusOr<std::shared_ptr<const Manifest>> RuntimeCore::OpenManifest(const 
   return opened;
 }
 
+int32_t RuntimeCore::TakeSeat() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto emptiest = std::min_element(seats_.begin(), seats_.end());
+  ++*emptiest;
+  return static_cast<int32_t>(emptiest - seats_.begin());
+}
+
+void RuntimeCore::LeaveSeat(int32_t seat) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  --seats_[static_cast<size_t>(seat)];
+}
+
 int32_t RuntimeCore::LeaseDepth(int32_t wanted, int32_t at_least) {
   std::lock_guard<std::mutex> lock(mutex_);
-  const int32_t granted = std::max(at_least, std::min(wanted, options_.queue_depth - depth_leased_));
+  const int32_t part = std::min(wanted, options_.queue_depth / seats());
+  const int32_t granted = std::max(at_least, std::min(part, options_.queue_depth - depth_leased_));
   depth_leased_ += granted;
   return granted;
 }
@@ -85,8 +98,8 @@ absl::StatusOr<std::shared_ptr<Device>> RuntimeCore::OpenDevice(int ordinal) {
   return opened;
 }
 
-std::shared_ptr<Runtime> RuntimeCore::MakeRuntime(const RuntimeOptions& options, DeviceOpener open_device) {
-  return std::shared_ptr<Runtime>(new Runtime(std::make_unique<RuntimeCore>(options, std::move(open_device))));
+std::shared_ptr<Runtime> RuntimeCore::MakeRuntime(const RuntimeOptions& options, DeviceOpener open_device, TopologySource topology) {
+  return std::shared_ptr<Runtime>(new Runtime(std::make_unique<RuntimeCore>(options, std::move(open_device), std::move(topology))));
 }
 
 Runtime::Runtime(std::unique_ptr<RuntimeCore> core) : core_(std::move(core)) {}

@@ -2,6 +2,7 @@
 #ifndef PENSTOCK_LOADER_RUNTIME_H_
 #define PENSTOCK_LOADER_RUNTIME_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -9,11 +10,13 @@
 #include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/fork_guard.h"
 #include "penstock/loader.h"
+#include "penstock/topology.h"
 #include "ring/engine.h"
 #include "ring/open_files.h"
 #include "transfer/device.h"
@@ -24,11 +27,17 @@ class RuntimeCore {
  public:
   using DeviceOpener = std::function<absl::StatusOr<std::shared_ptr<Device>>(int ordinal)>;
 
-  explicit RuntimeCore(const RuntimeOptions& options, DeviceOpener open_device = nullptr)
-      : options_(options), open_device_(std::move(open_device)) {}
+  explicit RuntimeCore(const RuntimeOptions& options, DeviceOpener open_device = nullptr, TopologySource topology = {})
+      : options_(options), open_device_(std::move(open_device)), topology_(std::move(topology)), seats_(SeatsOf(options), 0) {}
 
-  // A runtime whose devices are not CUDA's but a test's.
-  static std::shared_ptr<Runtime> MakeRuntime(const RuntimeOptions& options, DeviceOpener open_device);
+  // A runtime whose devices are not CUDA's but a test's, and whose machine is perhaps another one.
+  static std::shared_ptr<Runtime> MakeRuntime(const RuntimeOptions& options, DeviceOpener open_device, TopologySource topology = {});
+
+  // Loaders that read at the same time have a seat each, which says which part of the cores is theirs. Those beyond `loaders` share seats.
+  int32_t seats() const { return static_cast<int32_t>(SeatsOf(options_)); }
+  int32_t TakeSeat();
+  void LeaveSeat(int32_t seat);
+  const TopologySource& topology() const { return topology_; }
 
   // A runtime from before a fork: its locks may be held for good by threads that are not in this process.
   bool InForkedChild() const { return fork_guard_.InForkedChild(); }
@@ -39,8 +48,8 @@ class RuntimeCore {
   // The manifest of `root`, shared by all loaders that have it open. `wait_s`: for another process that indexes it.
   absl::StatusOr<std::shared_ptr<const Manifest>> OpenManifest(const std::string& root, const std::string& manifest_path, double wait_s);
 
-  // Takes up to `wanted` reads in flight out of the process's budget, at least `at_least`: a loader beyond the budget still works, at
-  // depth 1.
+  // Takes up to `wanted` reads in flight out of the process's budget, and no more than one loader's part of it, so that who opens later finds
+  // its own; at least `at_least`: a loader beyond the budget still works, at depth 1.
   int32_t LeaseDepth(int32_t wanted, int32_t at_least);
   void ReturnDepth(int32_t depth);
 
@@ -57,14 +66,18 @@ class RuntimeCore {
   std::shared_ptr<PreadPool> Pool(int io_workers);
 
  private:
+  static size_t SeatsOf(const RuntimeOptions& options) { return static_cast<size_t>(std::max(1, options.loaders)); }
+
   const RuntimeOptions options_;
   const DeviceOpener open_device_;
+  const TopologySource topology_;
   const ForkGuard fork_guard_;
   std::mutex mutex_;
   std::map<std::string, std::weak_ptr<const Manifest>> manifests_;
   std::map<int, std::weak_ptr<Device>> devices_;
   std::map<std::pair<const Manifest*, bool>, std::weak_ptr<OpenFiles>> open_files_;
   std::shared_ptr<PreadPool> pool_;
+  std::vector<int32_t> seats_;  // loaders on each
   int32_t depth_leased_ = 0;
   int64_t memory_leased_ = 0;
 };

@@ -128,7 +128,7 @@ absl::StatusOr<size_t> Copier::PollLocked(std::vector<uint64_t>& finished_cookie
                    " bytes to the GPU is pending for ", Seconds(age_ns), ", ", pending_.size(), " copies (", stats_.pending_bytes,
                    " bytes) wait behind it and with it");
   if (age_ns >= options_.deadline_ns) {
-    return absl::DeadlineExceededError(absl::StrCat(text, "; deadline_s is ", options_.deadline_ns / kNsPerSecond,
+    return absl::DeadlineExceededError(absl::StrCat(text, "; deadline_s is ", Seconds(options_.deadline_ns),
                                                     ". The GPU hangs or its copy engine waits for other work: see the kernel log for Xid "
                                                     "messages. The piece is not used again"));
   }
