@@ -27,6 +27,11 @@ struct RuntimeOptions {
   int32_t loaders = 1;          // that read at the same time, one per GPU: each has its part of the cores, cpu_share and queue_depth
 };
 
+/// The same by name, as for LoaderOptions in options.h.
+PENSTOCK_EXPORT absl::Span<const OptionInfo> RuntimeOptionTable();
+PENSTOCK_EXPORT absl::Status SetOption(RuntimeOptions& options, absl::string_view name, absl::string_view value);
+PENSTOCK_EXPORT std::string GetOption(const RuntimeOptions& options, absl::string_view name);
+
 /// What the loaders of a process share: manifests, the map of the cores, the budgets of memory and reads in flight, and the pread pool.
 ///
 /// Lifetime: kept alive by its loaders.

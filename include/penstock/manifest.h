@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "penstock/export.h"
+#include "penstock/option_table.h"
 
 namespace penstock {
 
@@ -93,6 +94,11 @@ struct IndexOptions {
   bool keep_stale = false;
   double wait_s = 600;  // how long to wait for another process that indexes the same data set
 };
+
+/// The same by name, as for LoaderOptions in options.h (without `progress`).
+PENSTOCK_EXPORT absl::Span<const OptionInfo> IndexOptionTable();
+PENSTOCK_EXPORT absl::Status SetOption(IndexOptions& options, absl::string_view name, absl::string_view value);
+PENSTOCK_EXPORT std::string GetOption(const IndexOptions& options, absl::string_view name);
 
 /// How much of a saved manifest is checked when it is opened. Header, column directory and sizes always are.
 enum class ManifestCheck {

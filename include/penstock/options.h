@@ -12,6 +12,7 @@
 #include "absl/types/span.h"
 #include "penstock/codec.h"
 #include "penstock/export.h"
+#include "penstock/option_table.h"
 #include "penstock/order.h"
 
 namespace penstock {
@@ -99,14 +100,6 @@ struct LoaderOptions {
   int64_t open_files = -1;                  // files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none
   bool huge_pages = true;
   bool pin_cpus = true;                     // each stream on its core
-};
-
-/// One option as the table has it.
-struct OptionInfo {
-  const char* name;
-  const char* kind;      // "behaviour" or "speed"
-  const char* type;      // "text", "integer", "number", "bytes", "boolean", or the words it takes: "auto|uring|threads"
-  const char* help;
 };
 
 /// All options that can be set by name, in the order of the struct.

@@ -1,49 +1,50 @@
-// The one option table.
+// The one option table, and the small one of what loaders share.
 #include "penstock/options.h"
 
-#include <algorithm>
-#include <cstdlib>
 #include <limits>
+#include <string>
 #include <unistd.h>
-#include <variant>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
-#include "base/bytes.h"
+#include "base/option_rows.h"
+#include "penstock/loader.h"
 
 extern char** environ;
 
 namespace penstock {
 namespace {
 
-// A word option is an enum whose values are 0, 1, 2... in the order of the words.
+using Table = OptionRows<LoaderOptions, WarmAhead, EngineOption, IoMode, ErrorPolicy, Verify, Layout, Tail>;
 template <typename E>
-struct Words {
-  E LoaderOptions::*member;
-};
+using Words = OptionWords<LoaderOptions, E>;
 
 // shuffle: a boolean, or the third word.
-struct ShuffleWord {};
+constexpr OptionFunctions<LoaderOptions> kShuffleWord = {
+    [](const OptionInfo& info, const OptionBounds&, absl::string_view text, LoaderOptions& options) {
+      const bool disk_blocks = text == "disk-blocks";
+      bool shuffle = true;
+      if (!disk_blocks && !absl::SimpleAtob(text, &shuffle)) return BadOption(info, text, "not one of the words");
+      options.shuffle = shuffle;
+      options.disk_blocks = disk_blocks;
+      return absl::OkStatus();
+    },
+    [](const LoaderOptions& options) -> std::string { return options.disk_blocks ? "disk-blocks" : options.shuffle ? "true" : "false"; }};
 
-using Member = std::variant<ShuffleWord, Words<WarmAhead>, std::string LoaderOptions::*, int32_t LoaderOptions::*, int64_t LoaderOptions::*,
-                            uint64_t LoaderOptions::*, double LoaderOptions::*, bool LoaderOptions::*, Words<EngineOption>, Words<IoMode>,
-                            Words<ErrorPolicy>, Words<Verify>, Words<Layout>, Words<Tail>>;
-
-struct Row {
-  OptionInfo info;
-  Member member;
-  double least;
-  double most;
-};
+// An option of the codec.
+template <auto kMember>
+constexpr OptionFunctions<LoaderOptions> kCodec = {
+    [](const OptionInfo& info, const OptionBounds& bounds, absl::string_view text, LoaderOptions& options) {
+      return ParseOption(info, bounds, text, options.codec.*kMember);
+    },
+    [](const LoaderOptions& options) { return FormatOption(options.codec.*kMember); }};
 
 constexpr double kMost32 = std::numeric_limits<int32_t>::max();
 constexpr double kMost64 = 9.0e18;
 
-const std::vector<Row>& Rows() {
-  static const auto* rows = new std::vector<Row>{
+const Table& Rows() {
+  static const auto* table = new Table({
       {{"root", "behaviour", "text", "folder of class folders, flat folder, or list file"}, &LoaderOptions::root, 0, 0},
       {{"manifest_path", "behaviour", "text", "where the manifest is saved; empty: the default place"},
        &LoaderOptions::manifest_path,
@@ -54,7 +55,7 @@ const std::vector<Row>& Rows() {
       {{"batch_size", "behaviour", "integer", "samples per rank and step"}, &LoaderOptions::batch_size, 1, 1 << 24},
       {{"seed", "behaviour", "integer", "of the shuffle"}, &LoaderOptions::seed, 0, 1.8e19},
       {{"shuffle", "behaviour", "true|false|disk-blocks", "false: the order of the ids; disk-blocks: blocks of neighbours on the drive"},
-       ShuffleWord(),
+       kShuffleWord,
        0,
        0},
       {{"block_samples", "behaviour", "integer", "neighbours that stay together in the shuffle (b)"},
@@ -90,6 +91,18 @@ const std::vector<Row>& Rows() {
        kMost64},
       {{"deadline_s", "behaviour", "number", "of every wait, in seconds"}, &LoaderOptions::deadline_s, 0.01, 1e6},
       {{"device", "behaviour", "integer", "CUDA ordinal; -1: batches stay in host memory"}, &LoaderOptions::device, -1, 1023},
+      {{"verify_crc", "behaviour", "boolean", "compare each sample's stored bytes with the CRC-32C of its index"},
+       kCodec<&CodecOptions::verify_crc>,
+       0,
+       1},
+      {{"codec_delivered_bytes_max", "behaviour", "bytes", "what a codec function may deliver for one sample; 0: not set"},
+       kCodec<&CodecOptions::delivered_bytes_max_per_sample>,
+       0,
+       kMost64},
+      {{"codec_expansion_max", "behaviour", "number", "the same as a multiple of the stored bytes; 0: not set"},
+       kCodec<&CodecOptions::expansion_max>,
+       0,
+       1e9},
       {{"next_epoch_prefetch", "behaviour", "boolean", "read on into the next epoch before the last batch is taken"},
        &LoaderOptions::next_epoch_prefetch,
        0,
@@ -126,142 +139,39 @@ const std::vector<Row>& Rows() {
        1 << 20},
       {{"huge_pages", "speed", "boolean", "2 MiB pages where they can be had"}, &LoaderOptions::huge_pages, 0, 1},
       {{"pin_cpus", "speed", "boolean", "each stream on its core"}, &LoaderOptions::pin_cpus, 0, 1},
-  };
-  return *rows;
-}
-
-const Row* Find(absl::string_view name) {
-  for (const Row& row : Rows()) {
-    if (name == row.info.name) return &row;
-  }
-  return nullptr;
-}
-
-// The number of single-letter changes between two names, for "did you mean".
-size_t Distance(absl::string_view a, absl::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t above = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
-
-absl::Status Bad(const Row& row, absl::string_view value, absl::string_view why) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("option ", row.info.name, " = \"", EscapeName(value), "\": ", why, " (", row.info.type, ": ", row.info.help, ")"));
-}
-
-template <typename T>
-absl::Status InRange(const Row& row, absl::string_view text, T value, T& out) {
-  if (!(static_cast<double>(value) >= row.least && static_cast<double>(value) <= row.most)) {
-    return Bad(row, text, absl::StrFormat("not in [%.15g, %.15g]", row.least, row.most));
-  }
-  out = value;
-  return absl::OkStatus();
-}
-
-struct Setter {
-  const Row& row;
-  LoaderOptions& options;
-  absl::string_view value;
-
-  absl::Status operator()(std::string LoaderOptions::*member) {
-    options.*member = std::string(value);
-    return absl::OkStatus();
-  }
-  absl::Status operator()(ShuffleWord) {
-    const bool disk_blocks = value == "disk-blocks";
-    bool shuffle = true;
-    if (!disk_blocks && !absl::SimpleAtob(value, &shuffle)) return Bad(row, value, "not one of the words");
-    options.shuffle = shuffle;
-    options.disk_blocks = disk_blocks;
-    return absl::OkStatus();
-  }
-  absl::Status operator()(bool LoaderOptions::*member) {
-    return absl::SimpleAtob(value, &(options.*member)) ? absl::OkStatus() : Bad(row, value, "neither true nor false");
-  }
-  absl::Status operator()(double LoaderOptions::*member) {
-    double number = 0;
-    if (!absl::SimpleAtod(value, &number)) return Bad(row, value, "not a number");
-    return InRange(row, value, number, options.*member);
-  }
-  absl::Status operator()(int32_t LoaderOptions::*member) { return Integer(options.*member); }
-  absl::Status operator()(int64_t LoaderOptions::*member) { return Integer(options.*member); }
-  absl::Status operator()(uint64_t LoaderOptions::*member) { return Integer(options.*member); }
-  template <typename T>
-  absl::Status Integer(T& out) {
-    if (absl::string_view(row.info.type) == "bytes" && !(row.least < 0 && value == "-1")) {
-      const absl::StatusOr<int64_t> bytes = ParseBytes(value);
-      if (!bytes.ok()) return Bad(row, value, bytes.status().message());
-      return InRange(row, value, static_cast<T>(*bytes), out);
-    }
-    T number = 0;
-    if (!absl::SimpleAtoi(value, &number)) return Bad(row, value, "not an integer in range");
-    return InRange(row, value, number, out);
-  }
-  template <typename E>
-  absl::Status operator()(Words<E> words) {
-    const std::vector<std::string> known = absl::StrSplit(row.info.type, '|');
-    for (size_t i = 0; i < known.size(); ++i) {
-      if (value != known[i]) continue;
-      options.*(words.member) = static_cast<E>(i);
-      return absl::OkStatus();
-    }
-    return Bad(row, value, "not one of the words");
-  }
-};
-
-struct Getter {
-  const Row& row;
-  const LoaderOptions& options;
-  std::string operator()(ShuffleWord) { return options.disk_blocks ? "disk-blocks" : options.shuffle ? "true" : "false"; }
-  std::string operator()(std::string LoaderOptions::*member) { return options.*member; }
-  std::string operator()(bool LoaderOptions::*member) { return options.*member ? "true" : "false"; }
-  std::string operator()(double LoaderOptions::*member) { return absl::StrFormat("%.15g", options.*member); }
-  std::string operator()(int32_t LoaderOptions::*member) { return absl::StrCat(options.*member); }
-  std::string operator()(int64_t LoaderOptions::*member) { return absl::StrCat(options.*member); }
-  std::string operator()(uint64_t LoaderOptions::*member) { return absl::StrCat(options.*member); }
-  template <typename E>
-  std::string operator()(Words<E> words) {
-    const std::vector<std::string> known = absl::StrSplit(row.info.type, '|');
-    return known[static_cast<size_t>(options.*(words.member))];
-  }
-};
-
-}  // namespace
-
-absl::Span<const OptionInfo> OptionTable() {
-  static const auto* table = [] {
-    auto* infos = new std::vector<OptionInfo>;
-    for (const Row& row : Rows()) infos->push_back(row.info);
-    return infos;
-  }();
+  });
   return *table;
 }
 
-absl::Status SetOption(LoaderOptions& options, absl::string_view name, absl::string_view value) {
-  const Row* row = Find(name);
-  if (row == nullptr) {
-    const Row* nearest = &*std::min_element(Rows().begin(), Rows().end(), [&](const Row& a, const Row& b) {
-      return Distance(name, a.info.name) < Distance(name, b.info.name);
-    });
-    return absl::InvalidArgumentError(
-        absl::StrCat("there is no option \"", EscapeName(name), "\"; did you mean ", nearest->info.name, "?"));
-  }
-  return std::visit(Setter{*row, options, value}, row->member);
+const OptionRows<RuntimeOptions>& RuntimeRows() {
+  static const auto* table = new OptionRows<RuntimeOptions>({
+      {{"memory_bytes", "behaviour", "bytes", "cap on the arenas of all its loaders; 0: none beyond each loader's own"},
+       &RuntimeOptions::memory_bytes,
+       0,
+       kMost64},
+      {{"queue_depth", "speed", "integer", "reads in flight of all its loaders"}, &RuntimeOptions::queue_depth, 1, 1 << 20},
+      {{"io_workers", "speed", "integer", "threads of the shared pread pool"}, &RuntimeOptions::io_workers, 1, 4096},
+  });
+  return *table;
 }
 
-std::string GetOption(const LoaderOptions& options, absl::string_view name) {
-  const Row* row = Find(name);
-  return row == nullptr ? std::string() : std::visit(Getter{*row, options}, row->member);
+}  // namespace
+
+absl::Span<const OptionInfo> RuntimeOptionTable() { return RuntimeRows().infos(); }
+
+absl::Status SetOption(RuntimeOptions& options, absl::string_view name, absl::string_view value) {
+  return RuntimeRows().Set(options, name, value);
 }
+
+std::string GetOption(const RuntimeOptions& options, absl::string_view name) { return RuntimeRows().Get(options, name); }
+
+absl::Span<const OptionInfo> OptionTable() { return Rows().infos(); }
+
+absl::Status SetOption(LoaderOptions& options, absl::string_view name, absl::string_view value) {
+  return Rows().Set(options, name, value);
+}
+
+std::string GetOption(const LoaderOptions& options, absl::string_view name) { return Rows().Get(options, name); }
 
 absl::Status ApplyEnvironment(LoaderOptions& options) {
   static constexpr absl::string_view kPrefix = "PENSTOCK_";
@@ -270,7 +180,7 @@ absl::Status ApplyEnvironment(LoaderOptions& options) {
     const size_t equals = text.find('=');
     if (equals == absl::string_view::npos || text.substr(0, kPrefix.size()) != kPrefix) continue;
     const std::string name = absl::AsciiStrToLower(text.substr(kPrefix.size(), equals - kPrefix.size()));
-    const Row* row = Find(name);
+    const Table::Row* row = Rows().Find(name);
     if (row == nullptr) continue;  // other programs of the project have variables too (PENSTOCK_DATA)
     if (absl::string_view(row->info.kind) != "speed") {
       return absl::InvalidArgumentError(absl::StrCat("environment variable ", text.substr(0, equals), ": ", name,

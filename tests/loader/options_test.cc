@@ -4,18 +4,44 @@
 
 #include <catch2/catch.hpp>
 
+#include "penstock/loader.h"
 #include "support/status.h"
 
 using namespace penstock;
 
-TEST_CASE("every option of the table can be read and set back by name", "[options]") {
-  LoaderOptions options;
-  for (const OptionInfo& info : OptionTable()) {
+namespace {
+
+template <typename Options>
+void CheckTable(absl::Span<const OptionInfo> table) {
+  Options options;
+  for (const OptionInfo& info : table) {
     INFO(info.name);
     CHECK_FALSE(std::string(info.help).empty());
+    CHECK((std::string(info.kind) == "behaviour" || std::string(info.kind) == "speed"));
     REQUIRE_OK(SetOption(options, info.name, GetOption(options, info.name)));
   }
+  CHECK(SetOption(options, "nonsense", "1").code() == absl::StatusCode::kInvalidArgument);
+  CHECK(GetOption(options, "nonsense").empty());
+}
+
+}  // namespace
+
+TEST_CASE("every option of the tables can be read and set back by name", "[options]") {
+  CheckTable<LoaderOptions>(OptionTable());
+  CheckTable<IndexOptions>(IndexOptionTable());
+  CheckTable<RuntimeOptions>(RuntimeOptionTable());
   CHECK(OptionTable().size() >= 30);
+  CHECK(IndexOptionTable().size() == 12);
+}
+
+TEST_CASE("what a codec function may deliver, and the checksums, are options like others", "[options]") {
+  LoaderOptions options;
+  REQUIRE_OK(SetOption(options, "codec_delivered_bytes_max", "3 KiB"));
+  REQUIRE_OK(SetOption(options, "codec_expansion_max", "2.5"));
+  REQUIRE_OK(SetOption(options, "verify_crc", "true"));
+  CHECK(options.codec.delivered_bytes_max_per_sample == 3072);
+  CHECK(options.codec.expansion_max == 2.5);
+  CHECK(options.codec.verify_crc);
 }
 
 TEST_CASE("options take their own forms", "[options]") {

@@ -1,0 +1,40 @@
+// What indexing can be told, by name.
+#include <string>
+
+#include "base/option_rows.h"
+#include "penstock/manifest.h"
+
+namespace penstock {
+namespace {
+
+using Table = OptionRows<IndexOptions, TreeRule, PlaceOrder, ShardFormat>;
+template <typename E>
+using Words = OptionWords<IndexOptions, E>;
+
+const Table& Rows() {
+  static const auto* table = new Table({
+      {{"rule", "behaviour", "auto|classes|flat|list", "how a path becomes samples"}, Words<TreeRule>{&IndexOptions::rule}, 0, 0},
+      {{"manifest_path", "behaviour", "text", "where the manifest is saved; empty: the default place"}, &IndexOptions::manifest_path, 0, 0},
+      {{"threads", "speed", "integer", "threads that list; 0: by cores and file system"}, &IndexOptions::threads, 0, 4096},
+      {{"crc", "behaviour", "boolean", "read all bytes, and keep a CRC-32C of each sample"}, &IndexOptions::crc, 0, 1},
+      {{"stat", "behaviour", "boolean", "keep each file's time of modification, for loaders with verify=stat"}, &IndexOptions::stat, 0, 1},
+      {{"place", "behaviour", "none|inode|extent", "save the order in which files lie on the drive, for shuffle=disk-blocks"},
+       Words<PlaceOrder>{&IndexOptions::place}, 0, 0},
+      {{"format", "behaviour", "auto|files|npy|raw", "what a file holds: one sample, or many along the first axis or one behind the other"},
+       Words<ShardFormat>{&IndexOptions::format}, 0, 0},
+      {{"record_bytes", "behaviour", "bytes", "raw: of each sample"}, &IndexOptions::record_bytes, 0, 9.0e18},
+      {{"header_bytes", "behaviour", "bytes", "raw: of each file before its first sample"}, &IndexOptions::header_bytes, 0, 9.0e18},
+      {{"labels", "behaviour", "text", "npy, raw: file with the labels of all samples; empty: labels.npy in the folder, else classes"}, &IndexOptions::labels, 0, 0},
+      {{"keep_stale", "behaviour", "boolean", "open: serve a saved manifest that is older than its data set"}, &IndexOptions::keep_stale, 0, 1},
+      {{"wait_s", "behaviour", "number", "how long to wait for another process that indexes the same data set"}, &IndexOptions::wait_s, 0, 1e6},
+  });
+  return *table;
+}
+
+}  // namespace
+
+absl::Span<const OptionInfo> IndexOptionTable() { return Rows().infos(); }
+absl::Status SetOption(IndexOptions& options, absl::string_view name, absl::string_view value) { return Rows().Set(options, name, value); }
+std::string GetOption(const IndexOptions& options, absl::string_view name) { return Rows().Get(options, name); }
+
+}  // namespace penstock
