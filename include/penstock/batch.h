@@ -26,7 +26,7 @@ struct DeviceLayout;
 /// Threads:  one thread at a time, whichever. In a forked child data() is null and sample() empty: the memory stays with the parent.
 class PENSTOCK_EXPORT Batch {
  public:
-  Batch() = default;
+  Batch();
   Batch(Batch&& other) noexcept;
   Batch& operator=(Batch&& other) noexcept;
   Batch(const Batch&) = delete;

@@ -20,6 +20,7 @@ const Value* Batch::DeviceColumn(int64_t DeviceLayout::*column) const {
   return reinterpret_cast<const Value*>(device.data() + device.layout.*column);
 }
 
+Batch::Batch() = default;
 Batch::Batch(std::unique_ptr<Lease> lease) : lease_(std::move(lease)) {}
 Batch::Batch(Batch&& other) noexcept = default;
 Batch& Batch::operator=(Batch&& other) noexcept {
