@@ -84,6 +84,13 @@ class PENSTOCK_EXPORT Loader {
   /// Threads:  one consumer at a time, today this thread and tomorrow another; Stop() may be called from any thread.
   [[nodiscard]] absl::StatusOr<Batch> Next();
 
+  /// The same, but waits for at most `wait_ms` milliseconds (0: not at all) and returns an empty batch (`!batch`) where nothing came: for
+  /// a consumer who has to look after something else meanwhile. options.deadline_s counts from the first call that waits for this batch.
+  ///
+  /// Errors:   as Next(); and InvalidArgument, a wait below 0.
+  /// Threads:  as Next().
+  [[nodiscard]] absl::StatusOr<Batch> NextWithin(int64_t wait_ms);
+
   /// Begins the next epoch (or epoch `epoch`, from its start). What was read ahead for it is used; batches of the current epoch that were
   /// not taken are given up, those that were handed out stay valid.
   ///
@@ -131,6 +138,7 @@ class PENSTOCK_EXPORT Loader {
 
  private:
   explicit Loader(std::shared_ptr<LoaderCore> core);
+  static absl::StatusOr<Batch> NextOf(LoaderCore& core, int64_t within_ns);
   std::shared_ptr<LoaderCore> core_;
 };
 

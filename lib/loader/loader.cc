@@ -1,12 +1,17 @@
 #include "penstock/loader.h"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "loader/loader_core.h"
 
 namespace penstock {
 namespace {
+
+constexpr int64_t kWaitMsMax = int64_t{1} << 40;  // 35 years: no sum overflows
 
 absl::Status Forked() {
   return absl::FailedPreconditionError(
@@ -42,15 +47,22 @@ Loader::~Loader() {
   core_->Shutdown();
 }
 
-absl::StatusOr<Batch> Loader::Next() {
-  if (core_->InForkedChild()) return Forked();
-  const LoaderCore::Turn turn(*core_);
+absl::StatusOr<Batch> Loader::Next() { return NextOf(*core_, -1); }
+
+absl::StatusOr<Batch> Loader::NextWithin(int64_t wait_ms) {
+  if (wait_ms < 0) return absl::InvalidArgumentError(absl::StrCat("NextWithin(", wait_ms, "): the wait is 0 ms or more"));
+  return NextOf(*core_, std::min(wait_ms, kWaitMsMax) * kNsPerMs);
+}
+
+absl::StatusOr<Batch> Loader::NextOf(LoaderCore& core, int64_t within_ns) {
+  if (core.InForkedChild()) return Forked();
+  const LoaderCore::Turn turn(core);
   if (!turn.taken()) {
     return absl::FailedPreconditionError(
         "another thread is in Next() of this loader: it has one consumer at a time. Take batches on one thread, or let the threads take "
         "turns");
   }
-  return core_->Next();
+  return core.Next(within_ns);
 }
 
 absl::Status Loader::StartEpoch() {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -125,17 +126,38 @@ void LoaderCore::StreamMain(size_t index) {
   }
 }
 
-absl::StatusOr<Batch> LoaderCore::Next() {
+absl::StatusOr<Batch> LoaderCore::Next(int64_t within_ns) {
   const int64_t begin_ns = MonotonicNs();
-  const int64_t deadline_ns = begin_ns + static_cast<int64_t>(options_.deadline_s * 1e9) + kNsPerSecond;
-  int64_t report_ns = begin_ns + intervals_.report_ns;
   std::unique_lock<std::mutex> lock(mutex_);
+  if (waiting_since_ns_ == 0) {
+    waiting_since_ns_ = begin_ns;
+    report_ns_ = begin_ns + intervals_.report_ns;
+  }
+  const absl::StatusOr<bool> ready = WaitForFront(lock, within_ns < 0 ? std::numeric_limits<int64_t>::max() : begin_ns + within_ns);
+  const int64_t now_ns = MonotonicNs();
+  totals_.wait_ns += now_ns - begin_ns;
+  if (ready.ok() && !*ready) return Batch();
+  const int64_t waited_ns = now_ns - std::exchange(waiting_since_ns_, 0);
+  if (!ready.ok()) return ready.status();
+  totals_.last_ns = now_ns;
+  if (totals_.batches == 0) totals_.first_batch_ns = epoch_ == first_epoch_ ? now_ns - opened_ns_ : waited_ns;
+  const auto us = static_cast<float>(waited_ns) / 1000.0f;
+  if (totals_.next_us.size() < kNextSamplesMax) {
+    totals_.next_us.push_back(us);
+  } else {
+    totals_.next_us[static_cast<size_t>(totals_.batches) % kNextSamplesMax] = us;
+  }
+  return TakeFront();
+}
+
+absl::StatusOr<bool> LoaderCore::WaitForFront(std::unique_lock<std::mutex>& lock, int64_t give_up_ns) {
+  const int64_t deadline_ns = waiting_since_ns_ + static_cast<int64_t>(options_.deadline_s * 1e9) + kNsPerSecond;
   if (!fatal_.ok() && int64_t{arena_->quarantined_granules()} * kGranuleBytes <= quarantine_max_bytes_) {
     // The reads have come back meanwhile, and their memory with them.
     fatal_ = absl::OkStatus();
     WakeStreams();
   }
-  if (totals_.begin_ns == 0) totals_.begin_ns = begin_ns;
+  if (totals_.begin_ns == 0) totals_.begin_ns = waiting_since_ns_;
   if (!ahead_.empty() && ahead_.front()->state == SlotState::kFailed && ahead_.front()->error_seen) {
     // The caller wants the batch that failed once more.
     Slot& front = *ahead_.front();
@@ -155,10 +177,9 @@ absl::StatusOr<Batch> LoaderCore::Next() {
     }
     if (!ahead_.empty()) {
       Slot& front = *ahead_.front();
-      if (front.state == SlotState::kReady) break;
+      if (front.state == SlotState::kReady) return true;
       if (front.state == SlotState::kFailed) {
         front.error_seen = true;
-        totals_.wait_ns += MonotonicNs() - begin_ns;
         return front.error;
       }
     }
@@ -169,21 +190,21 @@ absl::StatusOr<Batch> LoaderCore::Next() {
     }
     const int64_t now_ns = MonotonicNs();
     if (now_ns >= deadline_ns) {
-      totals_.wait_ns += now_ns - begin_ns;
       return absl::DeadlineExceededError(
-          absl::StrCat("Next() waited ", (now_ns - begin_ns) / kNsPerMs, " ms, past deadline_s: ", Waiting()));
+          absl::StrCat("Next() waited ", (now_ns - waiting_since_ns_) / kNsPerMs, " ms, past deadline_s: ", Waiting()));
     }
-    if (now_ns >= report_ns) {
+    if (now_ns >= give_up_ns) return false;
+    if (now_ns >= report_ns_) {
       ++totals_.reads.late_reports;
       const std::string waiting = Waiting();
       // The sink is the user's: the streams must not wait for it.
       lock.unlock();
-      Log(LogLevel::kWarning, absl::StrCat("Next() has been waiting for ", (now_ns - begin_ns) / kNsPerMs, " ms: ", waiting));
+      Log(LogLevel::kWarning, absl::StrCat("Next() has been waiting for ", (now_ns - waiting_since_ns_) / kNsPerMs, " ms: ", waiting));
       lock.lock();
-      report_ns += intervals_.report_ns;
+      report_ns_ += intervals_.report_ns;
       continue;
     }
-    int64_t until_ns = std::min(deadline_ns, report_ns);
+    int64_t until_ns = std::min({deadline_ns, report_ns_, give_up_ns});
     if (DeviceMayFree()) {
       // Copies end without a word: we look.
       until_ns = std::min(until_ns, now_ns + poll_ns);
@@ -193,17 +214,6 @@ absl::StatusOr<Batch> LoaderCore::Next() {
     ready_.wait_for(lock, std::chrono::nanoseconds(until_ns - now_ns));
     if (copying) totals_.copy_wait_ns += MonotonicNs() - now_ns;
   }
-  const int64_t now_ns = MonotonicNs();
-  totals_.wait_ns += now_ns - begin_ns;
-  totals_.last_ns = now_ns;
-  if (totals_.batches == 0) totals_.first_batch_ns = now_ns - (epoch_ == first_epoch_ ? opened_ns_ : begin_ns);
-  const auto us = static_cast<float>(now_ns - begin_ns) / 1000.0f;
-  if (totals_.next_us.size() < kNextSamplesMax) {
-    totals_.next_us.push_back(us);
-  } else {
-    totals_.next_us[static_cast<size_t>(totals_.batches) % kNextSamplesMax] = us;
-  }
-  return TakeFront();
 }
 
 absl::StatusOr<Batch> LoaderCore::TakeFront() {
@@ -259,6 +269,7 @@ void LoaderCore::Released(const Attempt* attempt, std::shared_ptr<DeviceBatch> d
 absl::Status LoaderCore::StartEpoch(int64_t epoch) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (stopping()) return absl::CancelledError("Stop() was called");
+  waiting_since_ns_ = 0;
   const int64_t next = epoch < 0 ? epoch_ + 1 : epoch;
   const bool continues = next == epoch_ + 1 && step_ >= StepsOf(epoch_).steps();
   if (!continues) {

@@ -44,7 +44,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   ~LoaderCore() override;
 
   absl::Status Open();
-  absl::StatusOr<Batch> Next();
+  absl::StatusOr<Batch> Next(int64_t within_ns);  // -1: until the deadline; an empty batch where nothing came within that time
   absl::Status StartEpoch(int64_t epoch);  // -1: the one after the current
   absl::Status Skip(int64_t steps);
   void Stop();
@@ -168,6 +168,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   void ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bool hung);
   void DropAhead();
   void MemoryFreed();
+  // Waits until the first batch is ready (true), or until `give_up_ns` (false).
+  absl::StatusOr<bool> WaitForFront(std::unique_lock<std::mutex>& lock, int64_t give_up_ns);
   absl::StatusOr<Batch> TakeFront();
   std::string Waiting() const;
   int64_t StreamDemandNs() const;
@@ -241,6 +243,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   int64_t memory_frees_ = 0;           // counts what came back
   int64_t epoch_ = 0;              // the consumer's
   int64_t step_ = 0;
+  int64_t waiting_since_ns_ = 0;   // when the consumer began to wait for the batch; 0: it does not. Over several NextWithin()
+  int64_t report_ns_ = 0;          // when that is reported next
   std::vector<std::unique_ptr<StreamThread>> threads_;
   int32_t starved_count_ = 0;      // of them
   std::vector<PlanSample> plan_samples_;  // the planner's, reused
