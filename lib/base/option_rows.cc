@@ -51,13 +51,16 @@ absl::Status ParseInteger(const OptionInfo& info, const OptionBounds& bounds, ab
 }  // namespace
 
 absl::Status BadOption(const OptionInfo& info, absl::string_view text, absl::string_view why) {
-  return absl::InvalidArgumentError(absl::StrCat("option ", info.name, " = \"", EscapeName(text), "\": ", why, " (", info.type, ": ", info.help, ")"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("option ", info.name, " = \"", EscapeName(text), "\": ", why, " (", info.type, ": ", info.help, ")"));
 }
 
 absl::Status UnknownOption(absl::string_view name, absl::Span<const OptionInfo> known) {
   // A name far beyond any of the table is not compared letter by letter.
   const absl::string_view begin = name.substr(0, 100);
-  const auto nearest = std::min_element(known.begin(), known.end(), [&](const OptionInfo& a, const OptionInfo& b) { return Distance(begin, a.name) < Distance(begin, b.name); });
+  const auto nearest = std::min_element(known.begin(), known.end(), [&](const OptionInfo& a, const OptionInfo& b) {
+    return Distance(begin, a.name) < Distance(begin, b.name);
+  });
   return absl::InvalidArgumentError(absl::StrCat("there is no option \"", EscapeName(name), "\"; did you mean ", nearest->name, "?"));
 }
 
@@ -79,9 +82,15 @@ absl::Status ParseOption(const OptionInfo& info, const OptionBounds& bounds, abs
   return InRange(info, bounds, text, number, value);
 }
 
-absl::Status ParseOption(const OptionInfo& info, const OptionBounds& bounds, absl::string_view text, int32_t& value) { return ParseInteger(info, bounds, text, value); }
-absl::Status ParseOption(const OptionInfo& info, const OptionBounds& bounds, absl::string_view text, int64_t& value) { return ParseInteger(info, bounds, text, value); }
-absl::Status ParseOption(const OptionInfo& info, const OptionBounds& bounds, absl::string_view text, uint64_t& value) { return ParseInteger(info, bounds, text, value); }
+absl::Status ParseOption(const OptionInfo& info, const OptionBounds& bounds, absl::string_view text, int32_t& value) {
+  return ParseInteger(info, bounds, text, value);
+}
+absl::Status ParseOption(const OptionInfo& info, const OptionBounds& bounds, absl::string_view text, int64_t& value) {
+  return ParseInteger(info, bounds, text, value);
+}
+absl::Status ParseOption(const OptionInfo& info, const OptionBounds& bounds, absl::string_view text, uint64_t& value) {
+  return ParseInteger(info, bounds, text, value);
+}
 
 absl::Status ParseOptionWord(const OptionInfo& info, absl::string_view text, size_t& word) {
   const std::vector<absl::string_view> known = absl::StrSplit(info.type, '|');

@@ -92,7 +92,8 @@ absl::Status FillView(absl::string_view function, const View& filled, size_t fir
   constexpr uint64_t kSizeMax = 1 << 16;
   const uint64_t bytes = view->struct_bytes;
   if (bytes < first_version_bytes || bytes > kSizeMax) {
-    return absl::InvalidArgumentError(absl::StrCat(function, ": struct_bytes is ", bytes, "; set it to the size of the struct, ", sizeof(View), " here"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(function, ": struct_bytes is ", bytes, "; set it to the size of the struct, ", sizeof(View), " here"));
   }
   auto* out = reinterpret_cast<unsigned char*>(view);
   const auto* in = reinterpret_cast<const unsigned char*>(&filled);

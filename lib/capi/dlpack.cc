@@ -15,7 +15,8 @@ using namespace penstock;
 using namespace penstock::capi;
 
 static_assert(sizeof(DLTensor) == 48 && offsetof(DLTensor, shape) == 24 && offsetof(DLTensor, byte_offset) == 40);
-static_assert(sizeof(DLManagedTensor) == 64 && sizeof(DLManagedTensorVersioned) == 80 && offsetof(DLManagedTensorVersioned, dl_tensor) == 32);
+static_assert(sizeof(DLManagedTensor) == 64 && sizeof(DLManagedTensorVersioned) == 80 &&
+              offsetof(DLManagedTensorVersioned, dl_tensor) == 32);
 
 namespace {
 
@@ -61,13 +62,15 @@ absl::StatusOr<Wanted> ReadWanted(int32_t code, int32_t bits, int32_t ndim, cons
   static constexpr struct {
     int32_t code;
     int32_t bits[4];
-  } kTypes[] = {{PENSTOCK_TYPE_INT, {8, 16, 32, 64}}, {PENSTOCK_TYPE_UINT, {8, 16, 32, 64}}, {PENSTOCK_TYPE_FLOAT, {16, 32, 64, 0}}, {PENSTOCK_TYPE_BFLOAT, {16, 0, 0, 0}},
-                {PENSTOCK_TYPE_COMPLEX, {64, 128, 0, 0}}, {PENSTOCK_TYPE_BOOL, {8, 0, 0, 0}}};
+  } kTypes[] = {{PENSTOCK_TYPE_INT, {8, 16, 32, 64}},  {PENSTOCK_TYPE_UINT, {8, 16, 32, 64}},    {PENSTOCK_TYPE_FLOAT, {16, 32, 64, 0}},
+                {PENSTOCK_TYPE_BFLOAT, {16, 0, 0, 0}}, {PENSTOCK_TYPE_COMPLEX, {64, 128, 0, 0}}, {PENSTOCK_TYPE_BOOL, {8, 0, 0, 0}}};
   bool known = false;
   for (const auto& type : kTypes) {
     for (const int32_t width : type.bits) known = known || (code == type.code && bits == width);
   }
-  if (!known) return absl::InvalidArgumentError(absl::StrCat("type_code ", code, " with type_bits ", bits, " is no type of a tensor; PENSTOCK_TYPE_FLOAT with 32 is one"));
+  if (!known)
+    return absl::InvalidArgumentError(
+        absl::StrCat("type_code ", code, " with type_bits ", bits, " is no type of a tensor; PENSTOCK_TYPE_FLOAT with 32 is one"));
   if (ndim < 0 || ndim > kDimensionsMax) return absl::InvalidArgumentError(absl::StrCat("ndim is ", ndim, "; it is 0 to ", kDimensionsMax));
   if (ndim > 0 && shape == nullptr) return absl::InvalidArgumentError("shape is NULL");
   Wanted wanted{{code, bits}, std::vector<int64_t>(shape, shape + ndim), true};
@@ -88,7 +91,8 @@ absl::Status Fits(const Wanted& wanted, int64_t bytes, int64_t sample) {
   bool overflow = false;
   for (const int64_t axis : wanted.shape) overflow = __builtin_mul_overflow(product, axis, &product) || overflow;
   if (!overflow && product == bytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("sample ", sample, " of the batch has ", bytes, " bytes, and ", Describe(wanted), " has ", overflow ? "more than 2^63" : absl::StrCat(product)));
+  return absl::InvalidArgumentError(absl::StrCat("sample ", sample, " of the batch has ", bytes, " bytes, and ", Describe(wanted), " has ",
+                                                 overflow ? "more than 2^63" : absl::StrCat(product)));
 }
 
 // What a tensor shows: where, and in which shape. Strides follow from the shape, but for the first axis where that is given.
@@ -96,7 +100,7 @@ struct View {
   const void* data = nullptr;
   Type type{PENSTOCK_TYPE_UINT, 8};
   std::vector<int64_t> shape;
-  int64_t first_stride = -1;   // in elements
+  int64_t first_stride = -1;  // in elements
   bool host_column = false;
 };
 
@@ -121,15 +125,17 @@ absl::StatusOr<View> DataView(const Batch& batch, Wanted wanted) {
 }
 
 absl::StatusOr<View> SampleView(const Batch& batch, int64_t index, Wanted wanted) {
-  if (index < 0 || index >= batch.size()) return absl::InvalidArgumentError(absl::StrCat("index ", index, " of a batch of ", batch.size(), " samples"));
+  if (index < 0 || index >= batch.size())
+    return absl::InvalidArgumentError(absl::StrCat("index ", index, " of a batch of ", batch.size(), " samples"));
   const auto i = static_cast<size_t>(index);
   const int64_t length = batch.lengths()[i];
   View view{batch.data() == nullptr ? nullptr : batch.data() + batch.offsets()[i], wanted.type, {length}, -1, false};
   if (!wanted.typed) return view;
   if (absl::Status status = Fits(wanted, length, index); !status.ok()) return status;
   if (reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(wanted.type.bytes()) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("sample ", index, " lies at byte ", batch.offsets()[i], " of the batch, which is not aligned for ", Describe(wanted),
-                                                   ": it shares its read with a neighbour. Take its bytes and copy them, or use layout=dense"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("sample ", index, " lies at byte ", batch.offsets()[i], " of the batch, which is not aligned for ", Describe(wanted),
+                     ": it shares its read with a neighbour. Take its bytes and copy them, or use layout=dense"));
   }
   view.shape = std::move(wanted.shape);
   return view;
@@ -142,14 +148,22 @@ View ColumnView(const Batch& batch, Type type, absl::Span<const Value> host, con
 
 absl::StatusOr<View> ViewOf(const Batch& batch, int32_t part, int64_t index, Wanted wanted) {
   switch (part) {
-    case PENSTOCK_TENSOR_DATA: return DataView(batch, std::move(wanted));
-    case PENSTOCK_TENSOR_SAMPLE: return SampleView(batch, index, std::move(wanted));
-    case PENSTOCK_TENSOR_IDS: return ColumnView(batch, {PENSTOCK_TYPE_INT, 64}, batch.ids(), batch.device_ids());
-    case PENSTOCK_TENSOR_OFFSETS: return ColumnView(batch, {PENSTOCK_TYPE_INT, 64}, batch.offsets(), batch.device_offsets());
-    case PENSTOCK_TENSOR_LENGTHS: return ColumnView(batch, {PENSTOCK_TYPE_INT, 64}, batch.lengths(), batch.device_lengths());
-    case PENSTOCK_TENSOR_LABELS: return ColumnView(batch, {PENSTOCK_TYPE_INT, 32}, batch.labels(), batch.device_labels());
-    case PENSTOCK_TENSOR_VALID: return ColumnView(batch, {PENSTOCK_TYPE_UINT, 8}, batch.valid(), batch.device_valid());
-    default: return absl::InvalidArgumentError(absl::StrCat("part ", part, " is none of PENSTOCK_TENSOR_DATA (0) to PENSTOCK_TENSOR_VALID (6)"));
+    case PENSTOCK_TENSOR_DATA:
+      return DataView(batch, std::move(wanted));
+    case PENSTOCK_TENSOR_SAMPLE:
+      return SampleView(batch, index, std::move(wanted));
+    case PENSTOCK_TENSOR_IDS:
+      return ColumnView(batch, {PENSTOCK_TYPE_INT, 64}, batch.ids(), batch.device_ids());
+    case PENSTOCK_TENSOR_OFFSETS:
+      return ColumnView(batch, {PENSTOCK_TYPE_INT, 64}, batch.offsets(), batch.device_offsets());
+    case PENSTOCK_TENSOR_LENGTHS:
+      return ColumnView(batch, {PENSTOCK_TYPE_INT, 64}, batch.lengths(), batch.device_lengths());
+    case PENSTOCK_TENSOR_LABELS:
+      return ColumnView(batch, {PENSTOCK_TYPE_INT, 32}, batch.labels(), batch.device_labels());
+    case PENSTOCK_TENSOR_VALID:
+      return ColumnView(batch, {PENSTOCK_TYPE_UINT, 8}, batch.valid(), batch.device_valid());
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("part ", part, " is none of PENSTOCK_TENSOR_DATA (0) to PENSTOCK_TENSOR_VALID (6)"));
   }
 }
 
@@ -159,7 +173,8 @@ absl::StatusOr<View> ViewOf(const Batch& batch, int32_t part, int64_t index, Wan
 absl::Status OrderStreams(BatchObject& object, int64_t stream, CUstream_st*& reuse_after) {
   if (!object.batch.on_device()) return absl::OkStatus();
   if (stream == 0 || stream < -1) {
-    return absl::InvalidArgumentError(absl::StrCat("stream is ", stream, "; it is 1 (legacy default), 2 (per thread), a cudaStream_t, or -1 (nothing waits), as in __dlpack__()"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "stream is ", stream, "; it is 1 (legacy default), 2 (per thread), a cudaStream_t, or -1 (nothing waits), as in __dlpack__()"));
   }
   auto* const cuda_stream = stream == 1 ? nullptr : reinterpret_cast<CUstream_st*>(stream);
   reuse_after = stream > kPerThreadStream ? cuda_stream : nullptr;
@@ -173,8 +188,8 @@ void SetVersion(DLManagedTensorVersioned& managed, bool copied) {
 }
 
 template <typename Managed>
-absl::Status Export(const char* function, const penstock_batch* handle, int32_t part, int64_t index, int32_t type_code, int32_t type_bits, int32_t ndim, const int64_t* shape,
-                    int64_t stream, Managed** out) {
+absl::Status Export(const char* function, const penstock_batch* handle, int32_t part, int64_t index, int32_t type_code, int32_t type_bits,
+                    int32_t ndim, const int64_t* shape, int64_t stream, Managed** out) {
   if (out == nullptr) return Missing(function, "tensor");
   absl::StatusOr<std::shared_ptr<BatchObject>> object = FindBatch(function, handle);
   if (!object.ok()) return object.status();
@@ -218,14 +233,18 @@ absl::Status Export(const char* function, const penstock_batch* handle, int32_t 
 
 }  // namespace
 
-penstock_code penstock_batch_to_dlpack(penstock_batch* batch, int32_t part, int64_t index, int32_t type_code, int32_t type_bits, int32_t ndim, const int64_t* shape,
-                                       int64_t stream, struct DLManagedTensor** tensor, penstock_error** error) {
+penstock_code penstock_batch_to_dlpack(penstock_batch* batch, int32_t part, int64_t index, int32_t type_code, int32_t type_bits,
+                                       int32_t ndim, const int64_t* shape, int64_t stream, struct DLManagedTensor** tensor,
+                                       penstock_error** error) {
   if (tensor != nullptr) *tensor = nullptr;
-  return Call(error, [&, function = __func__] { return Export(function, batch, part, index, type_code, type_bits, ndim, shape, stream, tensor); });
+  return Call(error,
+              [&, function = __func__] { return Export(function, batch, part, index, type_code, type_bits, ndim, shape, stream, tensor); });
 }
 
-penstock_code penstock_batch_to_dlpack_versioned(penstock_batch* batch, int32_t part, int64_t index, int32_t type_code, int32_t type_bits, int32_t ndim, const int64_t* shape,
-                                                 int64_t stream, struct DLManagedTensorVersioned** tensor, penstock_error** error) {
+penstock_code penstock_batch_to_dlpack_versioned(penstock_batch* batch, int32_t part, int64_t index, int32_t type_code, int32_t type_bits,
+                                                 int32_t ndim, const int64_t* shape, int64_t stream,
+                                                 struct DLManagedTensorVersioned** tensor, penstock_error** error) {
   if (tensor != nullptr) *tensor = nullptr;
-  return Call(error, [&, function = __func__] { return Export(function, batch, part, index, type_code, type_bits, ndim, shape, stream, tensor); });
+  return Call(error,
+              [&, function = __func__] { return Export(function, batch, part, index, type_code, type_bits, ndim, shape, stream, tensor); });
 }

@@ -50,16 +50,20 @@ absl::Status Missing(absl::string_view function, absl::string_view argument) {
 }
 
 absl::Status NoHandle(absl::string_view function, Kind kind, const void* handle) {
-  return absl::InvalidArgumentError(absl::StrCat(function, ": the handle ", HandleTable::Get().WhyNone(kind, handle), "; it takes ", KindName(kind)));
+  return absl::InvalidArgumentError(
+      absl::StrCat(function, ": the handle ", HandleTable::Get().WhyNone(kind, handle), "; it takes ", KindName(kind)));
 }
 
 }  // namespace penstock::capi
 
 using namespace penstock::capi;
 
-static_assert(static_cast<int>(absl::StatusCode::kUnauthenticated) == PENSTOCK_UNAUTHENTICATED && static_cast<int>(absl::StatusCode::kDataLoss) == PENSTOCK_DATA_LOSS &&
-              static_cast<int>(absl::StatusCode::kUnavailable) == PENSTOCK_UNAVAILABLE && static_cast<int>(absl::StatusCode::kInternal) == PENSTOCK_INTERNAL &&
-              static_cast<int>(absl::StatusCode::kOutOfRange) == PENSTOCK_OUT_OF_RANGE && static_cast<int>(absl::StatusCode::kCancelled) == PENSTOCK_CANCELLED);
+static_assert(static_cast<int>(absl::StatusCode::kUnauthenticated) == PENSTOCK_UNAUTHENTICATED &&
+              static_cast<int>(absl::StatusCode::kDataLoss) == PENSTOCK_DATA_LOSS &&
+              static_cast<int>(absl::StatusCode::kUnavailable) == PENSTOCK_UNAVAILABLE &&
+              static_cast<int>(absl::StatusCode::kInternal) == PENSTOCK_INTERNAL &&
+              static_cast<int>(absl::StatusCode::kOutOfRange) == PENSTOCK_OUT_OF_RANGE &&
+              static_cast<int>(absl::StatusCode::kCancelled) == PENSTOCK_CANCELLED);
 
 penstock_code penstock_error_code(const penstock_error* error) {
   if (error == nullptr) return PENSTOCK_OK;
@@ -72,7 +76,8 @@ const char* penstock_error_message(const penstock_error* error) {
   if (error == nullptr) return "";
   if (error == OutOfMemoryError()) return kOutOfMemory;
   const std::shared_ptr<void> object = HandleTable::Get().Find(Kind::kError, error);
-  return object == nullptr ? "penstock_error_message: this is no error, or was freed" : static_cast<const ErrorObject*>(object.get())->message.c_str();
+  return object == nullptr ? "penstock_error_message: this is no error, or was freed"
+                           : static_cast<const ErrorObject*>(object.get())->message.c_str();
 }
 
 void penstock_error_free(penstock_error* error) {
@@ -80,9 +85,10 @@ void penstock_error_free(penstock_error* error) {
 }
 
 const char* penstock_code_name(penstock_code code) {
-  static constexpr const char* kNames[] = {"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
-                                           "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
-                                           "UNAUTHENTICATED"};
+  static constexpr const char* kNames[] = {"OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+                                           "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+                                           "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+                                           "DATA_LOSS", "UNAUTHENTICATED"};
   return code >= 0 && code < static_cast<penstock_code>(std::size(kNames)) ? kNames[code] : "UNKNOWN";
 }
 

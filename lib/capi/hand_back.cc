@@ -43,7 +43,8 @@ absl::Status HandBack::Start() {
     }).detach();
     started_ = true;
   } catch (const std::system_error& error) {
-    status = absl::ResourceExhaustedError(absl::StrCat("the thread that takes tensors back: ", error.what(), ". Raise RLIMIT_NPROC (ulimit -u) or the cgroup's pids.max"));
+    status = absl::ResourceExhaustedError(
+        absl::StrCat("the thread that takes tensors back: ", error.what(), ". Raise RLIMIT_NPROC (ulimit -u) or the cgroup's pids.max"));
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return status;

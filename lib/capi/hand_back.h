@@ -26,7 +26,7 @@ class HandBack {
     std::shared_ptr<BatchObject> batch;
     CUstream_st* cuda_stream = nullptr;  // device path: reuse waits for what is enqueued there
     HandBack* to = nullptr;
-    Hold* next = nullptr;                // in the list of those that were handed back
+    Hold* next = nullptr;  // in the list of those that were handed back
   };
 
   // This process's; a forked child has its own. Never destroyed: a tensor may go away while static objects do.

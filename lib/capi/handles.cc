@@ -25,26 +25,35 @@ struct Parts {
 };
 
 void* Pack(const Parts& parts) {
-  const uint64_t value = uint64_t{static_cast<uint8_t>(parts.kind)} << (kSlotBits + kGenerationBits) | uint64_t{parts.generation} << kSlotBits | parts.slot;
+  const uint64_t value =
+      uint64_t{static_cast<uint8_t>(parts.kind)} << (kSlotBits + kGenerationBits) | uint64_t{parts.generation} << kSlotBits | parts.slot;
   return reinterpret_cast<void*>(value);
 }
 
 Parts Unpack(const void* handle) {
   const auto value = reinterpret_cast<uint64_t>(handle);
-  return {static_cast<Kind>(value >> (kSlotBits + kGenerationBits)), static_cast<uint32_t>(value >> kSlotBits), static_cast<uint32_t>(value & ((1u << kSlotBits) - 1))};
+  return {static_cast<Kind>(value >> (kSlotBits + kGenerationBits)), static_cast<uint32_t>(value >> kSlotBits),
+          static_cast<uint32_t>(value & ((1u << kSlotBits) - 1))};
 }
 
 }  // namespace
 
 const char* KindName(Kind kind) {
   switch (kind) {
-    case Kind::kError: return "an error";
-    case Kind::kOptions: return "options";
-    case Kind::kRuntime: return "a runtime";
-    case Kind::kManifest: return "a manifest";
-    case Kind::kLoader: return "a loader";
-    case Kind::kBatch: return "a batch";
-    case Kind::kNone: break;
+    case Kind::kError:
+      return "an error";
+    case Kind::kOptions:
+      return "options";
+    case Kind::kRuntime:
+      return "a runtime";
+    case Kind::kManifest:
+      return "a manifest";
+    case Kind::kLoader:
+      return "a loader";
+    case Kind::kBatch:
+      return "a batch";
+    case Kind::kNone:
+      break;
   }
   return "nothing";
 }
@@ -66,7 +75,8 @@ absl::StatusOr<void*> HandleTable::Insert(Kind kind, std::shared_ptr<void> objec
     index = free_.back();
     free_.pop_back();
   } else {
-    if (slots_.size() >= size_t{1} << kSlotBits) return absl::ResourceExhaustedError("2^24 handles of penstock are open: close what is no longer used");
+    if (slots_.size() >= size_t{1} << kSlotBits)
+      return absl::ResourceExhaustedError("2^24 handles of penstock are open: close what is no longer used");
     // Room to give every slot back without memory.
     if (slots_.size() == slots_.capacity()) slots_.reserve(slots_.size() * 2 + 64);
     free_.reserve(slots_.capacity());
@@ -111,7 +121,8 @@ std::string HandleTable::WhyNone(Kind kind, const void* handle) const {
   std::lock_guard<std::mutex> lock(mutex_);
   if (parts.kind == Kind::kNone || parts.kind > Kind::kBatch || parts.slot >= slots_.size()) return "is no handle of penstock";
   const Slot& slot = slots_[parts.slot];
-  if (slot.generation == parts.generation && slot.kind == parts.kind) return absl::StrCat("is ", KindName(parts.kind), " and not ", KindName(kind));
+  if (slot.generation == parts.generation && slot.kind == parts.kind)
+    return absl::StrCat("is ", KindName(parts.kind), " and not ", KindName(kind));
   if (parts.generation < slot.generation) return absl::StrCat("was ", KindName(parts.kind), " and is closed");
   return "is no handle of penstock";
 }

@@ -20,7 +20,9 @@ absl::Status WithLoader(const char* function, const penstock_loader* handle, Bod
 }
 
 absl::Status Forked(const char* function) {
-  return absl::FailedPreconditionError(absl::StrCat(function, ": this loader was opened before fork(): its threads and rings are the parent's. Open a loader in the child, or use threads"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      function,
+      ": this loader was opened before fork(): its threads and rings are the parent's. Open a loader in the child, or use threads"));
 }
 
 // A text of the loader; every call of a forked child is refused.
@@ -75,7 +77,8 @@ penstock_code penstock_runtime_close(penstock_runtime* runtime, penstock_error**
   return Call(error, [&, function = __func__] { return Take<RuntimeObject>(function, runtime).status(); });
 }
 
-penstock_code penstock_loader_open(const penstock_options* options, penstock_runtime* runtime, penstock_loader** loader, penstock_error** error) {
+penstock_code penstock_loader_open(const penstock_options* options, penstock_runtime* runtime, penstock_loader** loader,
+                                   penstock_error** error) {
   if (loader != nullptr) *loader = nullptr;
   return Call(error, [&, function = __func__]() -> absl::Status {
     if (loader == nullptr) return Missing(function, "loader");
@@ -122,7 +125,8 @@ penstock_code penstock_loader_next_within(penstock_loader* loader, int64_t wait_
 penstock_code penstock_loader_start_epoch(penstock_loader* loader, int64_t epoch, penstock_error** error) {
   return Call(error, [&, function = __func__] {
     return WithLoader(function, loader, [&](LoaderObject& object) -> absl::Status {
-      if (epoch < -1) return absl::InvalidArgumentError(absl::StrCat(function, ": epoch is ", epoch, "; epochs are counted from 0, -1 is the next one"));
+      if (epoch < -1)
+        return absl::InvalidArgumentError(absl::StrCat(function, ": epoch is ", epoch, "; epochs are counted from 0, -1 is the next one"));
       return epoch == -1 ? object.loader->StartEpoch() : object.loader->StartEpoch(epoch);
     });
   });
@@ -138,7 +142,8 @@ penstock_code penstock_loader_stop(penstock_loader* loader, penstock_error** err
   });
 }
 
-penstock_code penstock_loader_position(const penstock_loader* loader, int64_t* epoch, int64_t* step, int64_t* steps, penstock_error** error) {
+penstock_code penstock_loader_position(const penstock_loader* loader, int64_t* epoch, int64_t* step, int64_t* steps,
+                                       penstock_error** error) {
   for (int64_t* out : {epoch, step, steps}) {
     if (out != nullptr) *out = 0;
   }

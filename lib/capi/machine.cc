@@ -15,7 +15,9 @@ penstock_code penstock_set_log(penstock_log_function function, void* user, penst
     if (function == nullptr) {
       SetLogSink(nullptr);
     } else {
-      SetLogSink([function, user](LogLevel level, absl::string_view message) { function(user, static_cast<int32_t>(level), std::string(message).c_str()); });
+      SetLogSink([function, user](LogLevel level, absl::string_view message) {
+        function(user, static_cast<int32_t>(level), std::string(message).c_str());
+      });
     }
     return absl::OkStatus();
   });
@@ -42,7 +44,8 @@ penstock_code penstock_rank_json(int32_t rank, int32_t world_size, char** json, 
   if (json != nullptr) *json = nullptr;
   return Call(error, [&, function = __func__]() -> absl::Status {
     if (json == nullptr) return Missing(function, "json");
-    const absl::StatusOr<RankInfo> found = DiscoverRank(rank, world_size, [](const char* name) -> const char* { return std::getenv(name); });
+    const absl::StatusOr<RankInfo> found =
+        DiscoverRank(rank, world_size, [](const char* name) -> const char* { return std::getenv(name); });
     return found.ok() ? GiveText(ToJson(*found), json) : found.status();
   });
 }

@@ -18,7 +18,8 @@ absl::Status GiveManifest(std::shared_ptr<const Manifest> manifest, penstock_man
 
 using Indexer = absl::StatusOr<IndexResult> (*)(absl::string_view root, const IndexOptions& options);
 
-absl::Status Index(const char* function, Indexer index, const char* root, const penstock_options* options, penstock_manifest** manifest, char** counts_json) {
+absl::Status Index(const char* function, Indexer index, const char* root, const penstock_options* options, penstock_manifest** manifest,
+                   char** counts_json) {
   if (root == nullptr) return Missing(function, "root");
   if (manifest == nullptr) return Missing(function, "manifest");
   const absl::StatusOr<IndexOptions> index_options = CopyOptions<IndexOptions>(function, options, /*optional=*/true);
@@ -41,7 +42,8 @@ absl::Status WithManifest(const char* function, const penstock_manifest* handle,
 
 // A text of the manifest, with its length.
 template <typename Text>
-penstock_code GetText(const char* function, const penstock_manifest* handle, char** text, int64_t* bytes, penstock_error** error, Text&& of) {
+penstock_code GetText(const char* function, const penstock_manifest* handle, char** text, int64_t* bytes, penstock_error** error,
+                      Text&& of) {
   if (text != nullptr) *text = nullptr;
   if (bytes != nullptr) *bytes = 0;
   return Call(error, [&] {
@@ -55,7 +57,8 @@ penstock_code GetText(const char* function, const penstock_manifest* handle, cha
 
 }  // namespace
 
-penstock_code penstock_manifest_open(const char* root, const penstock_options* index_options, penstock_manifest** manifest, penstock_error** error) {
+penstock_code penstock_manifest_open(const char* root, const penstock_options* index_options, penstock_manifest** manifest,
+                                     penstock_error** error) {
   if (manifest != nullptr) *manifest = nullptr;
   return Call(error, [&, function = __func__]() -> absl::Status {
     if (root == nullptr) return Missing(function, "root");
@@ -67,19 +70,22 @@ penstock_code penstock_manifest_open(const char* root, const penstock_options* i
   });
 }
 
-penstock_code penstock_manifest_build(const char* root, const penstock_options* index_options, penstock_manifest** manifest, char** counts_json, penstock_error** error) {
+penstock_code penstock_manifest_build(const char* root, const penstock_options* index_options, penstock_manifest** manifest,
+                                      char** counts_json, penstock_error** error) {
   if (manifest != nullptr) *manifest = nullptr;
   if (counts_json != nullptr) *counts_json = nullptr;
   return Call(error, [&, function = __func__] { return Index(function, &Manifest::Build, root, index_options, manifest, counts_json); });
 }
 
-penstock_code penstock_manifest_update(const char* root, const penstock_options* index_options, penstock_manifest** manifest, char** counts_json, penstock_error** error) {
+penstock_code penstock_manifest_update(const char* root, const penstock_options* index_options, penstock_manifest** manifest,
+                                       char** counts_json, penstock_error** error) {
   if (manifest != nullptr) *manifest = nullptr;
   if (counts_json != nullptr) *counts_json = nullptr;
   return Call(error, [&, function = __func__] { return Index(function, &Manifest::Update, root, index_options, manifest, counts_json); });
 }
 
-penstock_code penstock_manifest_open_saved(const char* manifest_path, const char* root, penstock_manifest** manifest, penstock_error** error) {
+penstock_code penstock_manifest_open_saved(const char* manifest_path, const char* root, penstock_manifest** manifest,
+                                           penstock_error** error) {
   if (manifest != nullptr) *manifest = nullptr;
   return Call(error, [&, function = __func__]() -> absl::Status {
     if (manifest_path == nullptr) return Missing(function, "manifest_path");
@@ -128,25 +134,31 @@ penstock_code penstock_manifest_path(const penstock_manifest* manifest, char** t
   return GetText(__func__, manifest, text, bytes, error, [](const Manifest& of) { return of.path(); });
 }
 
-penstock_code penstock_manifest_sample_name(const penstock_manifest* manifest, int64_t id, char** text, int64_t* bytes, penstock_error** error) {
+penstock_code penstock_manifest_sample_name(const penstock_manifest* manifest, int64_t id, char** text, int64_t* bytes,
+                                            penstock_error** error) {
   return GetText(__func__, manifest, text, bytes, error, [&, function = __func__](const Manifest& of) -> absl::StatusOr<std::string> {
-    if (id < 0 || id >= of.sample_count()) return absl::OutOfRangeError(absl::StrCat(function, ": id ", id, " of ", of.sample_count(), " samples"));
+    if (id < 0 || id >= of.sample_count())
+      return absl::OutOfRangeError(absl::StrCat(function, ": id ", id, " of ", of.sample_count(), " samples"));
     return of.Name(id);
   });
 }
 
-penstock_code penstock_manifest_class_name(const penstock_manifest* manifest, int32_t label, char** text, int64_t* bytes, penstock_error** error) {
+penstock_code penstock_manifest_class_name(const penstock_manifest* manifest, int32_t label, char** text, int64_t* bytes,
+                                           penstock_error** error) {
   return GetText(__func__, manifest, text, bytes, error, [&, function = __func__](const Manifest& of) -> absl::StatusOr<std::string> {
-    if (label < 0 || label >= of.class_count()) return absl::OutOfRangeError(absl::StrCat(function, ": label ", label, " of ", of.class_count(), " classes"));
+    if (label < 0 || label >= of.class_count())
+      return absl::OutOfRangeError(absl::StrCat(function, ": label ", label, " of ", of.class_count(), " classes"));
     return of.class_name(label);
   });
 }
 
-penstock_code penstock_manifest_samples(const penstock_manifest* manifest, int64_t first, int64_t count, int64_t* sizes, int32_t* labels, penstock_error** error) {
+penstock_code penstock_manifest_samples(const penstock_manifest* manifest, int64_t first, int64_t count, int64_t* sizes, int32_t* labels,
+                                        penstock_error** error) {
   return Call(error, [&, function = __func__] {
     return WithManifest(function, manifest, [&](const Manifest& of) -> absl::Status {
       if (first < 0 || count < 0 || first > of.sample_count() || count > of.sample_count() - first) {
-        return absl::OutOfRangeError(absl::StrCat(function, ": first ", first, " and count ", count, " of ", of.sample_count(), " samples"));
+        return absl::OutOfRangeError(
+            absl::StrCat(function, ": first ", first, " and count ", count, " of ", of.sample_count(), " samples"));
       }
       for (int64_t i = 0; i < count; ++i) {
         if (sizes != nullptr) sizes[i] = static_cast<int64_t>(of.DeliveredBytes(first + i));

@@ -41,7 +41,8 @@ absl::StatusOr<Options> CopyOptions(absl::string_view function, const penstock_o
   if (options == nullptr) {
     static constexpr const char* kTables[] = {"PENSTOCK_LOADER_OPTIONS", "PENSTOCK_INDEX_OPTIONS", "PENSTOCK_RUNTIME_OPTIONS"};
     const std::variant<LoaderOptions, IndexOptions, RuntimeOptions> wanted(std::in_place_type<Options>);
-    return absl::InvalidArgumentError(absl::StrCat(function, ": these options are of ", kTables[(*object)->options.index()], "; it takes ", kTables[wanted.index()]));
+    return absl::InvalidArgumentError(
+        absl::StrCat(function, ": these options are of ", kTables[(*object)->options.index()], "; it takes ", kTables[wanted.index()]));
   }
   return *options;
 }
@@ -80,7 +81,8 @@ struct BatchObject {
 inline absl::StatusOr<std::shared_ptr<BatchObject>> FindBatch(absl::string_view function, const penstock_batch* handle) {
   absl::StatusOr<std::shared_ptr<BatchObject>> object = Find<BatchObject>(function, handle);
   if (object.ok() && (*object)->fork_guard.InForkedChild()) {
-    return absl::FailedPreconditionError(absl::StrCat(function, ": the batch was taken before fork(): its memory is the parent's. Take batches from a loader of the child's own"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        function, ": the batch was taken before fork(): its memory is the parent's. Take batches from a loader of the child's own"));
   }
   return object;
 }

@@ -25,12 +25,15 @@ Table MakeTable(absl::Span<const OptionInfo> infos) {
 
 // Null where there is no such table.
 const Table* TableOf(int32_t table) {
-  static const auto* tables = new Table[3]{MakeTable<LoaderOptions>(OptionTable()), MakeTable<IndexOptions>(IndexOptionTable()), MakeTable<RuntimeOptions>(RuntimeOptionTable())};
+  static const auto* tables = new Table[3]{MakeTable<LoaderOptions>(OptionTable()), MakeTable<IndexOptions>(IndexOptionTable()),
+                                           MakeTable<RuntimeOptions>(RuntimeOptionTable())};
   return table >= PENSTOCK_LOADER_OPTIONS && table <= PENSTOCK_RUNTIME_OPTIONS ? &tables[table] : nullptr;
 }
 
 absl::Status NoTable(const char* function, int32_t table) {
-  return absl::InvalidArgumentError(absl::StrCat(function, ": there is no option table ", table, "; PENSTOCK_LOADER_OPTIONS, PENSTOCK_INDEX_OPTIONS and PENSTOCK_RUNTIME_OPTIONS are 0 to 2"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(function, ": there is no option table ", table,
+                   "; PENSTOCK_LOADER_OPTIONS, PENSTOCK_INDEX_OPTIONS and PENSTOCK_RUNTIME_OPTIONS are 0 to 2"));
 }
 
 // Runs `body` on the loader options behind a handle.
@@ -56,8 +59,8 @@ int64_t penstock_option_count(int32_t table) {
   return count;
 }
 
-penstock_code penstock_option_at(int32_t table, int64_t index, const char** name, const char** group, const char** type, const char** help, const char** default_value,
-                                 penstock_error** error) {
+penstock_code penstock_option_at(int32_t table, int64_t index, const char** name, const char** group, const char** type, const char** help,
+                                 const char** default_value, penstock_error** error) {
   for (const char** out : {name, group, type, help, default_value}) {
     if (out != nullptr) *out = nullptr;
   }

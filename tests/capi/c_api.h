@@ -2,10 +2,10 @@
 #ifndef PENSTOCK_TESTS_CAPI_C_API_H_
 #define PENSTOCK_TESTS_CAPI_C_API_H_
 
+#include <catch2/catch.hpp>
+#include <cstdlib>
 #include <string>
 #include <utility>
-
-#include <catch2/catch.hpp>
 
 #include "loader/data_set.h"
 #include "penstock/c.h"
@@ -27,21 +27,21 @@ class Error {
   penstock_error* error_ = nullptr;
 };
 
-#define C_OK(error, call)                          \
-  do {                                             \
-    const penstock_code c_ok_code = (call);        \
-    INFO(#call << ": " << (error).text());         \
-    REQUIRE(c_ok_code == PENSTOCK_OK);             \
+#define C_OK(error, call)                   \
+  do {                                      \
+    const penstock_code c_ok_code = (call); \
+    INFO(#call << ": " << (error).text());  \
+    REQUIRE(c_ok_code == PENSTOCK_OK);      \
   } while (false)
 
 // The code is demanded, and an error with a text and the same code.
-#define C_FAILS(error, expected, call)                   \
-  do {                                                   \
-    const penstock_code c_fails_code = (call);           \
-    INFO(#call << ": " << (error).text());               \
-    CHECK(c_fails_code == (expected));                   \
-    CHECK((error).code() == (expected));                 \
-    CHECK_FALSE((error).text().empty());                 \
+#define C_FAILS(error, expected, call)         \
+  do {                                         \
+    const penstock_code c_fails_code = (call); \
+    INFO(#call << ": " << (error).text());     \
+    CHECK(c_fails_code == (expected));         \
+    CHECK((error).code() == (expected));       \
+    CHECK_FALSE((error).text().empty());       \
   } while (false)
 
 inline std::string TakeText(char* text) {
@@ -54,6 +54,7 @@ inline std::string TakeText(char* text) {
 class COptions {
  public:
   COptions(const std::string& root, EngineOption engine, int64_t batch_size = 16) {
+    ::unsetenv("PENSTOCK_ENGINE");  // each case says itself what it is about
     Error error;
     C_OK(error, penstock_options_create(PENSTOCK_LOADER_OPTIONS, &options_, &error));
     Set("root", root);

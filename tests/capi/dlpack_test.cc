@@ -35,8 +35,9 @@ struct Wanted {
 DLManagedTensorVersioned* Export(penstock_batch* batch, const Wanted& wanted = {}) {
   Error error;
   DLManagedTensorVersioned* tensor = nullptr;
-  C_OK(error, penstock_batch_to_dlpack_versioned(batch, wanted.part, wanted.index, wanted.type_code, wanted.type_bits, static_cast<int32_t>(wanted.shape.size()), wanted.shape.data(),
-                                                 wanted.stream, &tensor, &error));
+  C_OK(error,
+       penstock_batch_to_dlpack_versioned(batch, wanted.part, wanted.index, wanted.type_code, wanted.type_bits,
+                                          static_cast<int32_t>(wanted.shape.size()), wanted.shape.data(), wanted.stream, &tensor, &error));
   REQUIRE(tensor != nullptr);
   return tensor;
 }
@@ -45,7 +46,8 @@ void CheckRefused(penstock_batch* batch, const Wanted& wanted, const std::string
   Error error;
   DLManagedTensor* tensor = reinterpret_cast<DLManagedTensor*>(1);
   C_FAILS(error, PENSTOCK_INVALID_ARGUMENT,
-          penstock_batch_to_dlpack(batch, wanted.part, wanted.index, wanted.type_code, wanted.type_bits, static_cast<int32_t>(wanted.shape.size()), wanted.shape.data(), wanted.stream, &tensor, &error));
+          penstock_batch_to_dlpack(batch, wanted.part, wanted.index, wanted.type_code, wanted.type_bits,
+                                   static_cast<int32_t>(wanted.shape.size()), wanted.shape.data(), wanted.stream, &tensor, &error));
   CHECK(tensor == nullptr);
   INFO(error.text());
   CHECK(error.text().find(part_of_text) != std::string::npos);
@@ -64,7 +66,8 @@ penstock_runtime* ScriptedRuntime(const std::shared_ptr<ScriptedDevice>& device)
 }
 
 struct DeviceFixture {
-  explicit DeviceFixture(const DataSet& data, int64_t batch_size = 16) : device(std::make_shared<ScriptedDevice>()), options(data.root(), EngineOption::kThreads, batch_size) {
+  explicit DeviceFixture(const DataSet& data, int64_t batch_size = 16)
+      : device(std::make_shared<ScriptedDevice>()), options(data.root(), EngineOption::kThreads, batch_size) {
     options.Set("device", "0");
     options.Set("device_bytes", "1MiB");
     options.Set("memory_bytes", "16MiB");
@@ -118,8 +121,11 @@ TEST_CASE("a tensor shows the batch's bytes, its sample's bytes and its columns,
       CHECK(Shape(sample->dl_tensor) == std::vector<int64_t>{view.lengths[i]});
       sample->deleter(sample);
     }
-    const std::pair<int32_t, const void*> columns[] = {{PENSTOCK_TENSOR_IDS, view.ids}, {PENSTOCK_TENSOR_OFFSETS, view.offsets}, {PENSTOCK_TENSOR_LENGTHS, view.lengths},
-                                                       {PENSTOCK_TENSOR_LABELS, view.labels}, {PENSTOCK_TENSOR_VALID, view.valid}};
+    const std::pair<int32_t, const void*> columns[] = {{PENSTOCK_TENSOR_IDS, view.ids},
+                                                       {PENSTOCK_TENSOR_OFFSETS, view.offsets},
+                                                       {PENSTOCK_TENSOR_LENGTHS, view.lengths},
+                                                       {PENSTOCK_TENSOR_LABELS, view.labels},
+                                                       {PENSTOCK_TENSOR_VALID, view.valid}};
     for (const auto& [part, values] : columns) {
       DLManagedTensorVersioned* column = Export(batch, {part});
       const DLTensor& tensor = column->dl_tensor;
@@ -166,14 +172,23 @@ TEST_CASE("a dense batch becomes one tensor of the wanted type and shape, whose 
   for (const Wanted& wanted : bad) CheckRefused(batch, wanted, "has 120 bytes");
   CheckRefused(batch, {PENSTOCK_TENSOR_DATA, 0, PENSTOCK_TYPE_FLOAT, 32, {2, -3, 5}}, "below 0");
   CheckRefused(batch, {PENSTOCK_TENSOR_DATA, 0, PENSTOCK_TYPE_FLOAT, 32, std::vector<int64_t>(33, 1)}, "ndim");
-  for (const auto& [code, bits] : {std::pair<int32_t, int32_t>{PENSTOCK_TYPE_FLOAT, 8}, {3, 32}, {-1, 8}, {7, 8}, {PENSTOCK_TYPE_INT, -8}, {PENSTOCK_TYPE_INT, 12}, {INT32_MAX, INT32_MAX}, {INT32_MIN, INT32_MIN}}) {
+  for (const auto& [code, bits] : {std::pair<int32_t, int32_t>{PENSTOCK_TYPE_FLOAT, 8},
+                                   {3, 32},
+                                   {-1, 8},
+                                   {7, 8},
+                                   {PENSTOCK_TYPE_INT, -8},
+                                   {PENSTOCK_TYPE_INT, 12},
+                                   {INT32_MAX, INT32_MAX},
+                                   {INT32_MIN, INT32_MIN}}) {
     CheckRefused(batch, {PENSTOCK_TENSOR_DATA, 0, code, bits, {120}}, "no type");
   }
-  for (const int64_t index : {int64_t{-1}, int64_t{4}, INT64_MAX, INT64_MIN}) CheckRefused(batch, {PENSTOCK_TENSOR_SAMPLE, index}, "of a batch of 4");
+  for (const int64_t index : {int64_t{-1}, int64_t{4}, INT64_MAX, INT64_MIN})
+    CheckRefused(batch, {PENSTOCK_TENSOR_SAMPLE, index}, "of a batch of 4");
   for (const int32_t part : {-1, 7, INT32_MAX, INT32_MIN}) CheckRefused(batch, {part}, "part");
   Error error;
   DLManagedTensor* tensor = nullptr;
-  C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_batch_to_dlpack(batch, 0, 0, PENSTOCK_TYPE_FLOAT, 32, 3, nullptr, -1, &tensor, &error));
+  C_FAILS(error, PENSTOCK_INVALID_ARGUMENT,
+          penstock_batch_to_dlpack(batch, 0, 0, PENSTOCK_TYPE_FLOAT, 32, 3, nullptr, -1, &tensor, &error));
   for (DLManagedTensorVersioned* held : {bytes, floats, sample}) held->deleter(held);
   C_OK(error, penstock_batch_release(batch, &error));
   C_OK(error, penstock_loader_close(loader, &error));
@@ -192,11 +207,13 @@ TEST_CASE("the memory stays until the last tensor is gone, after the release and
     tensors.push_back(Export(batch));
     C_OK(error, penstock_batch_release(batch, &error));
   }
-  for (DLManagedTensorVersioned* tensor : tensors) contents.emplace_back(static_cast<char*>(tensor->dl_tensor.data), static_cast<size_t>(tensor->dl_tensor.shape[0]));
+  for (DLManagedTensorVersioned* tensor : tensors)
+    contents.emplace_back(static_cast<char*>(tensor->dl_tensor.data), static_cast<size_t>(tensor->dl_tensor.shape[0]));
   tensors[0]->deleter(tensors[0]);  // its batch has another one
   for (int i = 0; i < 2; ++i) C_OK(error, penstock_batch_release(TakeBatch(loader), &error));
   C_OK(error, penstock_loader_close(loader, &error));
-  for (size_t i = 1; i < tensors.size(); ++i) CHECK((contents[i] == std::string(static_cast<char*>(tensors[i]->dl_tensor.data), contents[i].size())));
+  for (size_t i = 1; i < tensors.size(); ++i)
+    CHECK((contents[i] == std::string(static_cast<char*>(tensors[i]->dl_tensor.data), contents[i].size())));
   // From threads of nobody's.
   std::vector<std::thread> threads;
   for (size_t i = 1; i < tensors.size(); ++i) threads.emplace_back([tensor = tensors[i]] { tensor->deleter(tensor); });
@@ -245,12 +262,14 @@ TEST_CASE("a deleter that runs inside a log function, under whatever locks, does
   static std::atomic<DLManagedTensorVersioned*> kept{nullptr};
   static std::atomic<int> deleted{0};
   Error error;
-  C_OK(error, penstock_set_log([](void*, int32_t, const char*) {
-         if (DLManagedTensorVersioned* tensor = kept.exchange(nullptr)) {
-           tensor->deleter(tensor);
-           ++deleted;
-         }
-       }, nullptr, &error));
+  C_OK(error, penstock_set_log(
+                  [](void*, int32_t, const char*) {
+                    if (DLManagedTensorVersioned* tensor = kept.exchange(nullptr)) {
+                      tensor->deleter(tensor);
+                      ++deleted;
+                    }
+                  },
+                  nullptr, &error));
   options.Set("prefetch_batches", "1");
   penstock_loader* loader = options.Open();
   penstock_batch* batch = TakeBatch(loader);
@@ -292,7 +311,8 @@ TEST_CASE("on the device the stream given waits, and reuse waits for that stream
   const penstock_batch_view view = ViewOf(batch);
   CHECK(view.on_device == 1);
   CHECK(view.device == 0);
-  for (const int64_t stream : {int64_t{0}, int64_t{-2}, INT64_MIN}) CheckRefused(batch, {PENSTOCK_TENSOR_DATA, 0, 0, 0, {}, stream}, "stream");
+  for (const int64_t stream : {int64_t{0}, int64_t{-2}, INT64_MIN})
+    CheckRefused(batch, {PENSTOCK_TENSOR_DATA, 0, 0, 0, {}, stream}, "stream");
   DLManagedTensorVersioned* tensor = Export(batch, {PENSTOCK_TENSOR_DATA, 0, 0, 0, {}, reinterpret_cast<int64_t>(consumer)});
   CHECK(fixture.WaitsOf(consumer) == 1);
   CHECK(tensor->dl_tensor.data == view.data);

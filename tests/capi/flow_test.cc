@@ -3,10 +3,9 @@
 #include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "capi/c_api.h"
 #include "penstock/version.h"
@@ -130,8 +129,10 @@ TEST_CASE("a list of ids is the order, and a codec function sees every sample", 
   const std::vector<int64_t> ids = {5, 3, 39, 3, 0, 1, 2, 30};
   Error error;
   C_OK(error, penstock_options_set_ids(options.get(), ids.data(), static_cast<int64_t>(ids.size()), &error));
-  const auto invert = [](void* user, int64_t, const void* stored, size_t stored_bytes, void* delivered, size_t, size_t* delivered_bytes, char*, size_t) {
-    for (size_t i = 0; i < stored_bytes; ++i) static_cast<unsigned char*>(delivered)[i] = static_cast<unsigned char>(~static_cast<const unsigned char*>(stored)[i]);
+  const auto invert = [](void* user, int64_t, const void* stored, size_t stored_bytes, void* delivered, size_t, size_t* delivered_bytes,
+                         char*, size_t) {
+    for (size_t i = 0; i < stored_bytes; ++i)
+      static_cast<unsigned char*>(delivered)[i] = static_cast<unsigned char>(~static_cast<const unsigned char*>(stored)[i]);
     *delivered_bytes = stored_bytes;
     static_cast<std::atomic<int>*>(user)->fetch_add(1);
     return 0;
