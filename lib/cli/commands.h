@@ -19,6 +19,7 @@ Command AddBench(CLI::App& app);
 Command AddPlan(CLI::App& app);
 Command AddDoctor(CLI::App& app);
 Command AddLedger(CLI::App& app);
+Command AddOptions(CLI::App& app);
 
 inline int Fail(const absl::Status& status) {
   std::fprintf(stderr, "penstock: %s\n", std::string(status.message()).c_str());

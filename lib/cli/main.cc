@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
   int status = 0;
   using Add = penstock::cli::Command (*)(CLI::App&);
   const Add adds[] = {penstock::cli::AddIndex, penstock::cli::AddBench, penstock::cli::AddPlan, penstock::cli::AddDoctor,
-                      penstock::cli::AddLedger};
+                      penstock::cli::AddLedger, penstock::cli::AddOptions};
   std::vector<penstock::cli::Command> commands;
   for (const Add add : adds) {
     commands.push_back(add(app));
