@@ -7,6 +7,13 @@ install(TARGETS penstock EXPORT penstockTargets
         ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT development
         LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT runtime NAMELINK_COMPONENT development
         FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT development)
+install(TARGETS penstock_c EXPORT penstockTargets
+        LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT runtime NAMELINK_COMPONENT development
+        FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT development)
+# For C programs that are not built by CMake. It finds its tree by its own place, wherever that is put.
+file(RELATIVE_PATH pc_to_prefix "${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig" "${CMAKE_INSTALL_PREFIX}")
+configure_file("${PROJECT_SOURCE_DIR}/cmake/penstock.pc.in" "${PROJECT_BINARY_DIR}/package/penstock.pc" @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/package/penstock.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig" COMPONENT development)
 install(EXPORT penstockTargets NAMESPACE penstock:: DESTINATION "${package_dir}" COMPONENT development)
 if(TARGET penstock_cli)
   # The tool finds a shared libpenstock beside it, wherever the tree is put.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs an example as a user does.
 
-    examples_test.py first_batch|training_loop PROGRAM
+    examples_test.py first_batch|from_c|training_loop PROGRAM
 
 Ends with 0 if all is as it should be, with 77 where the program was not built.
 """
@@ -45,6 +45,19 @@ def first_batch(program, folder):
     demand(r"class1/5\.bin", run(program, folder, status=1))
 
 
+def from_c(program, folder):
+    """The same files, all of them: the sum is printed at the epoch's end."""
+    path = folder / "class0" / "alone.bin"
+    path.parent.mkdir()
+    path.write_bytes(b"y" * 77)
+    total = 0
+    for _ in range(77):
+        total = (total * 31 + ord("y")) % 2**64
+    demand(rf"^1 samples, 77 bytes, their sum {total:016x}$", run(program, folder))
+    with tempfile.TemporaryDirectory() as other:
+        first_batch(program, pathlib.Path(other))
+
+
 def write_images(folder, split, count):
     """Images that a network learns within an epoch: a class is the place of a bright bar. A list names them, as make_dataset.py does."""
     dice = random.Random(split)
@@ -80,7 +93,7 @@ def training_loop(program, folder):
 
 
 def main(arguments):
-    tests = {"first_batch": first_batch, "training_loop": training_loop}
+    tests = {"first_batch": first_batch, "from_c": from_c, "training_loop": training_loop}
     if len(arguments) != 2 or arguments[0] not in tests:
         print(__doc__, file=sys.stderr)
         return 2
