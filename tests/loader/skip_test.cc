@@ -40,7 +40,7 @@ TEST_CASE("after Skip a loader stands where one stands that took the batches", "
   for (const Tail tail : {Tail::kDrop, Tail::kPad, Tail::kPartial}) {
     for (const int32_t world_size : {1, 3}) {
       const int32_t rank = world_size - 1;
-      for (const auto& [before, passed] : std::vector<std::pair<int64_t, int64_t>>{{0, 1}, {0, 8}, {1, 1}, {2, 3}, {5, 0}, {3, 6}}) {
+      for (const auto& [before, passed] : std::vector<std::pair<int64_t, int64_t>>{{0, 1}, {0, 8}, {1, 1}, {2, 3}, {5, 0}, {3, 5}}) {
         INFO("tail " << static_cast<int>(tail) << ", world " << world_size << ", " << passed << " after " << before);
         const auto taker = MustOpen(Shaped(data, rank, world_size, tail));
         const auto skipper = MustOpen(Shaped(data, rank, world_size, tail));
