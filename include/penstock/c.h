@@ -238,6 +238,10 @@ PENSTOCK_C_API penstock_code penstock_loader_next_within(penstock_loader *loader
 /* Begins epoch `epoch` from its start; -1: the next one. Batches that were handed out stay valid.
    Errors:   INVALID_ARGUMENT an epoch below -1; CANCELLED; FAILED_PRECONDITION.   Threads: the consumer's. */
 PENSTOCK_C_API penstock_code penstock_loader_start_epoch(penstock_loader *loader, int64_t epoch, penstock_error **error);
+/* Stands where `steps` calls of next() would: passes over so many batches of the current epoch, without waiting for their bytes.
+   Errors:   INVALID_ARGUMENT steps below 0; OUT_OF_RANGE fewer are left, and nothing is passed over; CANCELLED; FAILED_PRECONDITION.
+   Threads:  the consumer's. */
+PENSTOCK_C_API penstock_code penstock_loader_skip(penstock_loader *loader, int64_t steps, penstock_error **error);
 /* Ends waiting and reading: next() is PENSTOCK_CANCELLED from then on. Threads: any. */
 PENSTOCK_C_API penstock_code penstock_loader_stop(penstock_loader *loader, penstock_error **error);
 

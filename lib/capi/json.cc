@@ -19,6 +19,7 @@ std::string ToJson(const EpochReport& report) {
                {"delivered", report.delivered},
                {"substituted", report.substituted},
                {"skipped", report.skipped},
+               {"passed", report.passed},
                {"dropped", report.dropped},
                {"padded", report.padded},
                {"batches", report.batches},

@@ -132,6 +132,12 @@ penstock_code penstock_loader_start_epoch(penstock_loader* loader, int64_t epoch
   });
 }
 
+penstock_code penstock_loader_skip(penstock_loader* loader, int64_t steps, penstock_error** error) {
+  return Call(error, [&, function = __func__] {
+    return WithLoader(function, loader, [&](LoaderObject& object) { return object.loader->Skip(steps); });
+  });
+}
+
 penstock_code penstock_loader_stop(penstock_loader* loader, penstock_error** error) {
   return Call(error, [&, function = __func__] {
     return WithLoader(function, loader, [&](LoaderObject& object) {

@@ -123,6 +123,23 @@ TEST_CASE("a run goes on from a state that was taken from C", "[capi]") {
   C_OK(error, penstock_loader_close(loader, &error));
 }
 
+TEST_CASE("skip stands where next would, and the state counts it", "[capi]") {
+  const DataSet data(120);
+  COptions options(data.root(), EngineOption::kThreads);
+  penstock_loader* loader = options.Open();
+  const std::vector<int64_t> all = TakeCEpoch(loader);
+  Error error;
+  C_OK(error, penstock_loader_start_epoch(loader, 0, &error));
+  int64_t step = 0, steps = 0;
+  C_OK(error, penstock_loader_skip(loader, 2, &error));
+  C_OK(error, penstock_loader_position(loader, nullptr, &step, &steps, &error));
+  CHECK(step == 2);
+  const auto per_step = static_cast<int64_t>(all.size()) / steps;
+  CHECK(TakeCEpoch(loader) == std::vector<int64_t>(all.begin() + 2 * per_step, all.end()));
+  CHECK(Report(loader)["passed"] == 2 * per_step);
+  C_OK(error, penstock_loader_close(loader, &error));
+}
+
 TEST_CASE("a list of ids is the order, and a codec function sees every sample", "[capi]") {
   const DataSet data(40, -100);
   COptions options(data.root(), EngineOption::kThreads, 4);

@@ -119,6 +119,7 @@ std::vector<HandleCall> LoaderCalls() {
          return code;
        }},
       {"start_epoch", [](void* h, penstock_error** e) { return penstock_loader_start_epoch(static_cast<penstock_loader*>(h), -1, e); }},
+      {"skip", [](void* h, penstock_error** e) { return penstock_loader_skip(static_cast<penstock_loader*>(h), 0, e); }},
       {"stop", [](void* h, penstock_error** e) { return penstock_loader_stop(static_cast<penstock_loader*>(h), e); }},
       {"position",
        [](void* h, penstock_error** e) {
@@ -287,6 +288,8 @@ TEST_CASE("numbers out of range are refused: zero, huge, negative", "[capi]") {
   }
   for (const int64_t epoch : {int64_t{-2}, kLeast})
     C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_loader_start_epoch(loader, epoch, &error));
+  for (const int64_t steps : {int64_t{-1}, kLeast}) C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_loader_skip(loader, steps, &error));
+  C_FAILS(error, PENSTOCK_OUT_OF_RANGE, penstock_loader_skip(loader, kHuge, &error));
   penstock_batch* batch = nullptr;
   for (const int64_t wait : {int64_t{-1}, kLeast})
     C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_loader_next_within(loader, wait, &batch, &error));
