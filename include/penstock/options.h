@@ -72,6 +72,7 @@ struct LoaderOptions {
   Tail tail = Tail::kDrop;
   std::vector<int64_t> ids;     // not empty: order = ids
   std::string state;            // JSON from Loader::state(): go on from there
+  std::string ledger_path;      // what the error policy did, appended to <ledger_path>.<rank> (ledger.h); empty: only in report()
   Layout layout = Layout::kRagged;
   ErrorPolicy policy = ErrorPolicy::kFail;
   Verify verify = Verify::kNone;

@@ -264,6 +264,12 @@ absl::Status LoaderCore::Open() {
         absl::StrCat("the data set's ", order_->size(), " samples do not fill one step of batch_size ", options_.batch_size, " on ",
                      options_.world_size, " ranks, and tail=drop leaves them out; lower batch_size, or use tail=pad or tail=partial"));
   }
+  if (!options_.ledger_path.empty()) {
+    const LedgerRun run{fingerprint_, options_.rank, options_.world_size, epoch_, origin_};
+    absl::StatusOr<LedgerFile> ledger = LedgerFile::Open(absl::StrCat(options_.ledger_path, ".", options_.rank), run);
+    if (!ledger.ok()) return ledger.status();
+    ledger_.emplace(*std::move(ledger));
+  }
   BeginTotals();
   return StartStreams();
 }

@@ -147,7 +147,18 @@ absl::StatusOr<Batch> LoaderCore::Next(int64_t within_ns) {
   } else {
     totals_.next_us[static_cast<size_t>(totals_.batches) % kNextSamplesMax] = us;
   }
-  return TakeFront();
+  absl::StatusOr<Batch> batch = TakeFront();
+  lock.unlock();
+  if (!ledger_pending_.empty()) WriteLedger();
+  return batch;
+}
+
+void LoaderCore::WriteLedger() {
+  const absl::Status status = ledger_->Append(ledger_pending_);
+  if (!status.ok()) {
+    Log(LogLevel::kWarning, absl::StrCat(ledger_pending_.size(), " entries are missing in the ledger: ", status.message()));
+  }
+  ledger_pending_.clear();
 }
 
 absl::StatusOr<bool> LoaderCore::WaitForFront(std::unique_lock<std::mutex>& lock, int64_t give_up_ns) {
@@ -242,6 +253,7 @@ absl::StatusOr<Batch> LoaderCore::TakeFront() {
   if (device_path_ == nullptr) PoisonHoles(plan, slot->attempt->places());
 #endif
   ++totals_.batches;
+  if (ledger_.has_value()) ledger_pending_ = slot->ledger;
   for (LedgerEntry& entry : slot->ledger) {
     if (totals_.ledger.size() < kLedgerMax) totals_.ledger.push_back(std::move(entry));
   }
@@ -309,6 +321,7 @@ absl::Status LoaderCore::Skip(int64_t steps) {
   }
   if (steps == 0) return absl::OkStatus();
   step_ += steps;
+  waiting_since_ns_ = 0;  // a wait that NextWithin() began was for a batch that is passed over
   totals_.passed += steps * options_.batch_size;
   if (step_ == plan.steps() && options_.tail == Tail::kPartial) {
     std::vector<int64_t> last;

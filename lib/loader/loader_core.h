@@ -24,6 +24,7 @@
 #include "codec/codec.h"
 #include "codec/compute_pool.h"
 #include "loader/intervals.h"
+#include "loader/ledger_file.h"
 #include "loader/mixing.h"
 #include "loader/residency.h"
 #include "loader/runtime.h"
@@ -171,6 +172,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   // Waits until the first batch is ready (true), or until `give_up_ns` (false).
   absl::StatusOr<bool> WaitForFront(std::unique_lock<std::mutex>& lock, int64_t give_up_ns);
   absl::StatusOr<Batch> TakeFront();
+  void WriteLedger();  // without the lock, on the consumer's thread
   std::string Waiting() const;
   int64_t StreamDemandNs() const;
   absl::Status AllLent() const;
@@ -267,6 +269,9 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
     ReadStats reads;
   };
   EpochTotals totals_;
+  // Guarded by the consumer's turn.
+  std::optional<LedgerFile> ledger_;
+  std::vector<LedgerEntry> ledger_pending_;  // of the batch that is being handed out
   int64_t policy_count_ = 0;  // samples that the policy dealt with in this epoch
 };
 

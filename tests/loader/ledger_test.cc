@@ -1,6 +1,9 @@
 // The ledger in a file: what a rank writes, what a kill leaves, and what the ranks' files say together.
 #include "loader/ledger_file.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -10,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "loader/data_set.h"
 #include "penstock/ledger.h"
-#include "support/skip.h"
+#include "support/log_capture.h"
 
 using namespace penstock;
 using namespace penstock::testing;
@@ -152,6 +155,107 @@ TEST_CASE("what is no ledger, or one of another data set or a newer penstock, is
   REQUIRE_OK(LedgerFile::Open(other, {std::string(32, 'b'), 0, 1, 0, 0}));
   CheckRefused({folder.Path("a"), other}, absl::StatusCode::kFailedPrecondition, std::string(32, 'b'));
   CheckRefused({folder.Write("new", "{\"epoch\":0,\"penstock_ledger\":2}\n")}, absl::StatusCode::kFailedPrecondition, "format 2");
+}
+
+TEST_CASE("loaders write what the policy did into the ledgers of their ranks, and go on from a state in the same", "[ledger]") {
+  const DataSet data(60, -100);
+  const Folder folder;
+  LoaderOptions options = data.Options(5);
+  options.shuffle = false;
+  options.ledger_path = folder.Path("ledger");
+  Index(options);
+  const auto manifest = Manifest::Open(data.root());
+  REQUIRE_OK(manifest);
+  for (const int64_t id : {3, 10, 41}) std::filesystem::remove(data.root() + "/" + (*manifest)->Name(id));
+  std::string state;
+  for (const bool again : {false, true}) {
+    for (int32_t rank = 0; rank < 2; ++rank) {
+      options.rank = rank;
+      options.world_size = 2;
+      options.policy = again ? ErrorPolicy::kSubstitute : ErrorPolicy::kSkip;
+      options.state = state;
+      const auto loader = MustOpen(options);
+      for (int step = 0; step < (again ? 5 : 2); ++step) REQUIRE_OK(loader->Next());
+      if (!again && rank == 1) {
+        // What is taken after this state is taken again.
+        const auto first = MustOpen([&] {
+          LoaderOptions plain = options;
+          plain.ledger_path.clear();
+          return plain;
+        }());
+        REQUIRE_OK(first->Next());
+        state = first->state();
+      }
+    }
+  }
+  const MergedLedger merged = MustMerge({folder.Path("ledger.0"), folder.Path("ledger.1")});
+  CHECK(merged.fingerprint == (*manifest)->fingerprint());
+  CHECK(merged.ranks == std::vector<int32_t>{0, 1});
+  REQUIRE(merged.entries.size() >= 3);
+  CHECK(merged.entries[0].position == 3);
+  CHECK(merged.entries[0].substitute == -1);
+  CHECK(merged.entries[1].position == 10);
+  CHECK(merged.entries[1].id == 10);
+  CHECK(merged.entries[1].substitute >= 0);
+  CHECK(merged.entries.back().position == 41);
+  CHECK(absl::StrContains(merged.entries.back().reason, ".bin"));
+  CHECK(merged.repeated == 1);
+}
+
+TEST_CASE("a batch that was not handed out is not in the ledger", "[ledger]") {
+  const DataSet data(60, -100);
+  const Folder folder;
+  LoaderOptions options = data.Options(5);
+  options.shuffle = false;
+  options.policy = ErrorPolicy::kSkip;
+  options.ledger_path = folder.Path("ledger");
+  Index(options);
+  const auto manifest = Manifest::Open(data.root());
+  REQUIRE_OK(manifest);
+  std::filesystem::remove(data.root() + "/" + (*manifest)->Name(12));
+  const auto loader = MustOpen(options);
+  REQUIRE_OK(loader->Next());
+  REQUIRE_OK(loader->Next());
+  CHECK(MustMerge({folder.Path("ledger.0")}).entries.empty());
+  REQUIRE_OK(loader->Next());
+  CHECK(MustMerge({folder.Path("ledger.0")}).entries.size() == 1);
+}
+
+TEST_CASE("a ledger that cannot be opened is named", "[ledger]") {
+  const DataSet data(60, -100);
+  LoaderOptions options = data.Options(5);
+  options.ledger_path = data.root() + "/no/such/folder/ledger";
+  const absl::Status status = Loader::Open(options).status();
+  CHECK(absl::IsNotFound(status));
+  CHECK(absl::StrContains(status.message(), "folder/ledger.0"));
+}
+
+TEST_CASE("a ledger that cannot be written any more is a warning and the run goes on", "[ledger]") {
+  const DataSet data(60, -100);
+  const Folder folder;
+  LoaderOptions options = data.Options(5);
+  options.shuffle = false;
+  options.policy = ErrorPolicy::kSkip;
+  options.ledger_path = folder.Path("ledger");
+  Index(options);
+  const auto manifest = Manifest::Open(data.root());
+  REQUIRE_OK(manifest);
+  std::filesystem::remove(data.root() + "/" + (*manifest)->Name(2));
+  LogCapture log;
+  const auto loader = MustOpen(options);
+  // As a full disk: the file may not grow.
+  rlimit before;
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  rlimit small = before;
+  small.rlim_cur = std::filesystem::file_size(folder.Path("ledger.0"));
+  auto* const handler = ::signal(SIGXFSZ, SIG_IGN);
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+  const absl::StatusOr<Batch> batch = loader->Next();
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+  ::signal(SIGXFSZ, handler);
+  REQUIRE_OK(batch);
+  CHECK(loader->report().skipped == 1);
+  CHECK(log.CountOf("missing in the ledger") == 1);
 }
 
 TEST_CASE("a full ledger says so once and stays as it is", "[ledger]") {
