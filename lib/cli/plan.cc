@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/scale.h"
 #include "penstock/loader.h"
 #include "penstock/manifest.h"
 #include "penstock/order.h"
@@ -26,6 +27,8 @@ struct PlanArguments {
   bool no_shuffle = false;
   bool disk_blocks = false;
   OrderOptions order;
+  bool scale = false;
+  ScaleArguments scale_arguments;
 };
 
 int RunPlan(PlanArguments arguments) {
@@ -77,6 +80,7 @@ int RunPlan(PlanArguments arguments) {
   if (absl::Status status = steps.Validate(); !status.ok()) return Fail(status);
   if (arguments.epoch < 0) return Fail(absl::InvalidArgumentError("plan: epochs are counted from 0"));
   if (arguments.rank < 0 || arguments.rank >= arguments.world) return Fail(absl::InvalidArgumentError("plan: --rank is not below --world"));
+  if (arguments.scale) return RunScale(arguments.scale_arguments, places.get(), *order, arguments.order, steps);
   const int64_t count = steps.steps();
   if (arguments.step >= count) return Fail(absl::InvalidArgumentError("plan: the epoch has only " + std::to_string(count) + " steps"));
   if (arguments.step < 0) {
@@ -117,6 +121,14 @@ Command AddPlan(CLI::App& app) {
   command->add_option("--virtual-streams", arguments->order.virtual_streams, "V: chunks of the epoch")->capture_default_str();
   command->add_flag("--disk-blocks", arguments->disk_blocks, "shuffle=disk-blocks: blocks are of neighbours on the drive");
   command->add_flag("--no-shuffle", arguments->no_shuffle, "the order of the ids");
+  command->add_flag("--scale", arguments->scale, "what a run of this size costs: memory, time to plan a step, balance of bytes, restoring");
+  command->add_option("--sizes", arguments->scale_arguments.sizes, "with --scale and --samples: fixed:BYTES or lognormal:MEAN:SIGMA")
+      ->capture_default_str();
+  command->add_flag("--open", arguments->scale_arguments.open,
+                    "with --scale: also go on from a state with a loader over as many records of one byte");
+  command->add_option("--plan-steps", arguments->scale_arguments.plan_steps, "with --scale: steps to plan, spread over the epoch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   return [arguments] { return RunPlan(*arguments); };
 }
 

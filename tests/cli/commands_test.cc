@@ -282,3 +282,19 @@ TEST_CASE("ledger merges the files of the ranks, as text and as JSON", "[cli]") 
   CHECK(Penstock({"ledger", first, folder.path() + "/none"}).status == 1);
   CHECK(Penstock({"ledger", write("broken", "{\"epoch\":0," + run + "0,\"world_size\":2}\nrubbish\n")}).status == 1);
 }
+
+TEST_CASE("plan --scale says what a run costs, without data and with a data set's own sizes", "[cli]") {
+  const Outcome made_up = Penstock({"plan", "--samples", "100000", "--world", "3", "--batch", "10", "--scale", "--open", "--sizes",
+                                    "fixed:1000"});
+  CHECK(made_up.status == 0);
+  CHECK(Has(made_up.out, "3333 steps of 30 samples"));
+  // Samples of one size are shared out evenly.
+  CHECK(Has(made_up.out, "1.0000; within a step 1.000 (median), 1.000 (worst)"));
+  CHECK(Has(made_up.out, "a loader opened from it"));
+  DataSet data(40);
+  const Outcome own = Penstock({"plan", data.root(), "--world", "2", "--batch", "5", "--scale"});
+  CHECK(own.status == 0);
+  CHECK(Has(own.out, "40 samples"));
+  CHECK(Has(own.out, "bytes a sample"));
+  CHECK(Penstock({"plan", "--samples", "100", "--batch", "10", "--scale", "--sizes", "lognormal:big"}).status == 2);
+}
