@@ -20,8 +20,9 @@ namespace penstock {
 /// How bytes are moved. kAuto probes by doing, and the report names what it chose and why.
 enum class EngineOption { kAuto, kUring, kThreads };
 
-/// Buffered (page cache) or direct (O_DIRECT) reads. kAuto: direct where the data set is larger than the available memory and
-/// the file system allows it, buffered otherwise.
+/// Buffered (page cache) or direct (O_DIRECT) reads. kAuto: direct where the data set is larger than the available memory, or the page cache
+/// did not keep it, and the file system allows it; where only one of `epochs` is read, also where that was measured to be faster. Looked at
+/// again for each epoch; EpochReport::io_why says what was found.
 enum class IoMode { kAuto, kBuffered, kDirect };
 
 /// What happens to a sample that cannot be read, after `retries` further tries.
@@ -87,9 +88,10 @@ struct LoaderOptions {
   EngineOption engine = EngineOption::kAuto;
   IoMode io = IoMode::kAuto;
   WarmAhead warm = WarmAhead::kOff;         // measured slower than the streams alone on one virtio volume: see lib/loader/warmer.h
+  int64_t epochs = 0;                       // that will be read, from the first on; 0: not known. Nothing is read ahead beyond the last
   int32_t streams = 0;                      // I/O streams; 0: by cpu_share
   double cpu_share = 0.4;                   // of the allowed cores; the trainer needs the rest
-  int32_t queue_depth = 0;                  // reads in flight per process; 0: 64 per stream, 256 at most
+  int32_t queue_depth = 0;                  // reads in flight per process; 0: 64 per stream (128 for direct reads of files), 256 at most
   int64_t read_bytes_max = 512 << 10;       // largest single read
   int64_t piece_bytes = 4 << 20;            // what one stream fills and one copy moves
   int64_t memory_bytes = int64_t{1} << 30;  // hard cap on the arena
@@ -97,7 +99,7 @@ struct LoaderOptions {
   int64_t max_quarantine_bytes = 0;         // memory given up to reads that never end; 0: a quarter of memory_bytes
   int32_t prefetch_batches = 0;             // batches ahead of the consumer; 0: by batch and piece size
   int64_t coalesce_gap_bytes = -1;          // unwanted bytes worth reading to save one read; -1: measured at Open
-  int32_t io_workers = 16;                  // both io-wq limits (io_uring); threads of the pread pool
+  int32_t io_workers = 0;                   // both io-wq limits; threads of the pread pool; 0: 16, or 64 for direct reads of files
   int64_t open_files = -1;                  // files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none
   bool huge_pages = true;
   bool pin_cpus = true;                     // each stream on its core

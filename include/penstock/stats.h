@@ -78,6 +78,8 @@ struct EpochReport {
   int64_t kept_open = 0;            // requests that found their file open (open_files)
   int64_t retries = 0;
   int64_t late_reports = 0;       // waits over 30 s that were reported
+  std::string io;                 // "buffered" or "direct": how this epoch's reads were planned
+  std::string io_why;
   Bound bound = Bound::kNothing;
   std::string verdict;            // one line: what bounded it, with the figure and what to change
   std::vector<LedgerEntry> ledger;  // at most 1,000 entries; the counts above are exact

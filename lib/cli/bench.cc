@@ -81,6 +81,8 @@ nlohmann::json EpochJson(const EpochReport& report, double wall_s, double cpu_s)
           {"label_distance", report.label_distance},
           {"label_distance_full_shuffle", report.label_distance_full_shuffle},
           {"warmed_samples", report.warmed_samples},
+          {"io", report.io},
+          {"io_why", report.io_why},
           {"stream_cpu_s", report.stream_cpu_s},
           {"open_latency_us", report.open_latency_us},
           {"read_latency_us", report.read_latency_us},
@@ -99,8 +101,7 @@ int RunBench(const BenchArguments& arguments) {
     const std::pair<std::string, std::string> parts = absl::StrSplit(pair, absl::MaxSplits('=', 1));
     if (absl::Status status = SetOption(options, parts.first, parts.second); !status.ok()) return Fail(status);
   }
-  // Nothing follows the last epoch, so nothing is read ahead for it there.
-  options.next_epoch_prefetch = arguments.epochs > 1 && options.next_epoch_prefetch;
+  if (options.epochs == 0) options.epochs = arguments.epochs;
   double cpu_before = CpuSeconds();
   auto begin = std::chrono::steady_clock::now();
   absl::StatusOr<std::unique_ptr<Loader>> opened = Loader::Open(options);

@@ -66,7 +66,8 @@ absl::Status LoaderCore::ResolveMemory() {
   }
   const uint64_t largest = manifest_->max_delivered_bytes();
   uint64_t batch_bytes = std::numeric_limits<uint64_t>::max();
-  if (largest < budget) batch_bytes = bound(largest * static_cast<uint64_t>(options_.batch_size));
+  uint64_t batch_stored = largest * static_cast<uint64_t>(options_.batch_size);  // of the largest batch
+  if (largest < budget) batch_bytes = bound(batch_stored);
   if (AlignUp(std::min(batch_bytes, budget), unit) * 2 * at_once > budget) {
     using Entry = std::pair<uint64_t, int64_t>;  // bytes, id
     std::priority_queue<Entry, std::vector<Entry>, std::greater<>> top;
@@ -82,6 +83,7 @@ absl::Status LoaderCore::ResolveMemory() {
     }
     // A batch may hold a sample several times only with tail=pad or substitutes; the bound by the largest sample covers those where it is
     // affordable.
+    batch_stored = sum;
     batch_bytes = bound(sum);
     if (AlignUp(batch_bytes, unit) * at_once > budget) {
       const char* const option = device_ == nullptr ? "memory_bytes" : "device_bytes";
@@ -92,6 +94,13 @@ absl::Status LoaderCore::ResolveMemory() {
                        at_once * AlignUp(batch_bytes, unit), ", but it is ",
                        device_ == nullptr ? options_.memory_bytes : options_.device_bytes, "; raise ", option, " or lower batch_size"));
     }
+  }
+  if (may_switch_io_ && !direct_) {
+    // An epoch may turn out to be better read direct, and then places are aligned for that.
+    whole.direct_alignment = static_cast<uint64_t>(residency_.direct_alignment);
+    const uint64_t aligned_bytes = bound(batch_stored);
+    may_switch_io_ = AlignUp(aligned_bytes, unit) * 2 * at_once <= budget;
+    if (may_switch_io_) batch_bytes = aligned_bytes;
   }
   setup_.batch_bytes_max = static_cast<int64_t>(batch_bytes);
   reserve_granules_ = GranulesFor(batch_bytes);

@@ -23,7 +23,6 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kProbePatienceNs = 10 * kNsPerSecond;  // for the store's answer to a direct read
 constexpr int32_t kDepthPerStream = 64;  // reads in flight; facts: 64-256 keep an NVMe drive busy
 constexpr int32_t kDepthMax = 256;  // nr_requests of most block devices
 // b and w of shuffle=disk-blocks where none were given. Neighbours merge only while they are asked for together: in a window of many blocks
@@ -157,7 +156,7 @@ absl::Status LoaderCore::ResolveStreams() {
     if (options_.engine == EngineOption::kAuto) {
       DegradeToThreads(choice.why);
     } else {
-      pool_ = runtime_core_.Pool(options_.io_workers);
+      pool_ = runtime_core_.Pool(IoWorkers());
     }
   }
 
@@ -167,47 +166,8 @@ absl::Status LoaderCore::ResolveStreams() {
   setup_.queue_depth = leased_depth_;
   ring_options_.capacity = static_cast<size_t>(std::max(1, leased_depth_ / streams));
   ring_options_.read_bytes_max = static_cast<uint64_t>(options_.read_bytes_max);
-  ring_options_.io_worker_max = options_.io_workers;
+  ring_options_.io_worker_max = IoWorkers();
   return absl::OkStatus();
-}
-
-void LoaderCore::ChooseIo() {
-  const int64_t patience_ns = std::min(kProbePatienceNs, static_cast<int64_t>(options_.deadline_s * 1e9));
-  residency_ = LookAtResidency(*manifest_, objects_, options_.io == IoMode::kDirect, patience_ns);
-  const Residency& residency = residency_;
-  std::string why = residency.why;
-  direct_ = residency.prefer_direct;
-  if (options_.io == IoMode::kBuffered) {
-    direct_ = false;
-    why = "asked for";
-  } else if (options_.io == IoMode::kDirect) {
-    direct_ = residency.direct_alignment > 0;
-    why = direct_ ? "asked for" : absl::StrCat("direct was asked for, but ", residency.why);
-    if (!direct_) setup_.warnings.push_back(why);
-  }
-  // Small files come from the page cache, where a thread of its own brings whole windows in the order of the drive.
-  if (direct_ && options_.io == IoMode::kAuto && options_.disk_blocks && options_.warm == WarmAhead::kOn &&
-      manifest_->record_bytes() == 0 && SmallSamples()) {
-    direct_ = false;
-    why = absl::StrCat(why, ", but windows of small files are read ahead into it in the order of place");
-  }
-  // Direct reads begin at an aligned byte; samples of several ranges are packed without holes, which that forbids.
-  if (direct_ && manifest_->range_count() > manifest_->sample_count()) {
-    direct_ = false;
-    why = "samples of several ranges are read buffered";
-  }
-  if (engine_ == Engine::kThreads) {
-    if (pool_->worker_max() <= setup_.queue_depth) reading_threads_ = pool_->worker_max();
-  } else if (!residency.answers_at_once) {
-    // Each read holds one of io_uring's workers, of which a ring has io_workers. More would wait in the kernel's queue, where they age
-    // towards deadline_s behind one that hangs, and where a read cannot be told from an open that takes long.
-    if (static_cast<size_t>(options_.io_workers) <= ring_options_.capacity) reading_threads_ = options_.io_workers;
-    ring_options_.capacity = std::min(ring_options_.capacity, static_cast<size_t>(options_.io_workers));
-    setup_.queue_depth = static_cast<int32_t>(ring_options_.capacity) * setup_.streams;
-  }
-  plan_options_.direct_alignment = direct_ ? static_cast<uint64_t>(residency.direct_alignment) : 0;
-  setup_.io = direct_ ? "direct" : "buffered";
-  setup_.io_why = why;
 }
 
 void LoaderCore::ResolveOpenFiles() {
@@ -313,7 +273,7 @@ void LoaderCore::DegradeToThreads(absl::string_view why) {
   engine_ = Engine::kThreads;
   setup_.engine = "threads";
   setup_.engine_why = std::string(why);
-  pool_ = runtime_core_.Pool(options_.io_workers);
+  pool_ = runtime_core_.Pool(IoWorkers());
   setup_.warnings.push_back(absl::StrCat("engine=auto: all streams read with threads instead of io_uring: ", why));
   Log(LogLevel::kWarning, setup_.warnings.back());
 }

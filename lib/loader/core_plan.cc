@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -78,7 +79,7 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   } else {
     if (static_cast<int32_t>(ahead_.size()) >= setup_.prefetch_batches) return false;
     if (step >= StepsOf(epoch).steps()) return false;  // an epoch without steps: nothing follows (a batch larger than the data set)
-    if (epoch != epoch_ && !options_.next_epoch_prefetch) return false;
+    if (epoch != epoch_ && (!options_.next_epoch_prefetch || IsLastEpoch(epoch - 1))) return false;
     if (memory_wanted_) return false;  // until something is freed
   }
 
@@ -86,6 +87,7 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   if (again != nullptr && device_path_ != nullptr && memory_wanted_) return false;
 
   planning_ = true;
+  const bool look_again = may_switch_io_ && again == nullptr && epoch != epoch_io_.back().epoch;
   const int64_t frees = memory_frees_;
   const int64_t generation = generation_;
   const StepPlan steps = StepsOf(epoch);  // StartEpoch may change the origin meanwhile
@@ -93,9 +95,15 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   unplaced_ = nullptr;
   lock.unlock();
   absl::Status status;
+  std::optional<EpochIo> io;
+  if (look_again) {
+    IoDecision decision = LookAgain(epoch);
+    io.emplace(EpochIo{epoch, decision.direct, std::move(decision.why)});
+  }
   if (attempt == nullptr) {
     attempt = std::make_shared<Attempt>(arena_, epoch, step);
     status = PlanAttempt(steps, epoch, step, decisions, *attempt);
+    if (!attempt->plan().direct) buffered_samples_ += static_cast<int64_t>(attempt->plan().ids.size());
   }
   bool placed = false;
   if (status.ok() && device_path_ != nullptr) {
@@ -114,6 +122,8 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   if (!placed && status.ok() && intervals_.memory_refused != nullptr) intervals_.memory_refused();
   lock.lock();
   planning_ = false;
+  if (io.has_value()) epoch_io_.push_back(*std::move(io));
+  while (epoch_io_.size() > 1 && epoch_io_[1].epoch <= epoch_) epoch_io_.pop_front();
   if (generation != generation_) return true;  // StartEpoch went elsewhere meanwhile
   if (again != nullptr) {
     again = nullptr;

@@ -45,7 +45,7 @@ void LoaderCore::StartWarmer(int64_t epoch) {
     if (root.valid() && IsOnNetwork(root.get())) {
       return "nothing is read ahead: the file system is on a network, and inodes say nothing of its drives";
     }
-    if (!options_.disk_blocks && (residency_.prefer_direct || residency_.available_bytes == 0)) {
+    if (!options_.disk_blocks && (residency_.available_bytes == 0 || !FitsInMemory(residency_.data_bytes, residency_.available_bytes))) {
       return "nothing is read ahead: the set does not fit in memory";
     }
     if (!SmallSamples()) return "nothing is read ahead: the files are large";

@@ -140,6 +140,11 @@ EpochReport LoaderCore::report() const {
     report.label_distance = mixing_->distance();
     report.label_distance_full_shuffle = mixing_->full_shuffle_distance();
   }
+  for (const EpochIo& io : epoch_io_) {
+    if (io.epoch != epoch_) continue;
+    report.io = io.direct ? "direct" : "buffered";
+    report.io_why = io.why;
+  }
   report.warmed_samples = warmer_ == nullptr ? 0 : warmer_->samples();
   report.warmed_bytes = warmer_ == nullptr ? 0 : warmer_->bytes();
   report.requests = reads.requests;

@@ -10,6 +10,7 @@ namespace penstock {
 struct LoaderIntervals {
   int64_t report_ns = int64_t{30} * 1'000'000'000;       // a wait so long is reported in the log, and again after as long
   int64_t ring_patience_ns = int64_t{2} * 1'000'000'000;  // for locked memory that a process which has just ended still holds
+  int64_t io_look_bytes = int64_t{64} << 20;  // a data set so large is looked at whether it is in the page cache
   // Called without the lock, after memory for a batch was looked for in vain and before the loader waits for some.
   std::function<void()> memory_refused;
 };

@@ -93,7 +93,6 @@ void LoaderCore::StreamMain(size_t index) {
       options.retries = options_.retries;
       options.deadline_ns = static_cast<int64_t>(options_.deadline_s * 1e9);
       options.report_ns = intervals_.report_ns;
-      options.direct = direct_;
       options.verify_stat = options_.verify == Verify::kStat;
       options.compute = compute_.get();
       stream = std::make_unique<Stream>(*this, *std::move(ring), options);

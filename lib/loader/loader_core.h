@@ -24,6 +24,7 @@
 #include "codec/codec.h"
 #include "codec/compute_pool.h"
 #include "loader/intervals.h"
+#include "loader/io_choice.h"
 #include "loader/ledger_file.h"
 #include "loader/mixing.h"
 #include "loader/residency.h"
@@ -151,6 +152,15 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   // Begins to read ahead in the order of place, where that is worth it. On the consumer's thread, without the lock.
   void StartWarmer(int64_t epoch);
   void ChooseIo();
+  bool LooksAtPageCache() const;
+  void SizeRings();
+  int IoWorkers() const;
+  std::vector<Range> SomeRanges(int64_t epoch, int64_t count) const;
+  IoFacts FactsOf(int64_t epoch) const;
+  // The planner's, without the lock.
+  IoDecision LookAgain(int64_t epoch);
+  // No epoch was announced that follows it.
+  bool IsLastEpoch(int64_t epoch) const { return options_.epochs > 0 && epoch >= first_epoch_ + options_.epochs - 1; }
   void StreamMain(size_t index);
   StepPlan StepsOf(int64_t epoch) const;
   int64_t RankSamples(int64_t epoch) const;
@@ -197,7 +207,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::shared_ptr<const Codec> codec_;
   std::unique_ptr<ComputePool> compute_;
   PlanOptions plan_options_;
-  bool direct_ = false;
+  bool direct_ = false;      // at Open; each plan says how its own reads are
   std::shared_ptr<Arena> arena_;
   int32_t reserve_granules_ = 0;
   std::shared_ptr<Device> device_;           // null: host path
@@ -212,6 +222,10 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::shared_ptr<PreadPool> pool_;
   SetupReport setup_;
   Residency residency_;
+  IoCosts io_costs_;
+  bool may_switch_io_ = false;
+  int64_t buffered_samples_ = 0;          // the planner's: planned to be read through the page cache
+  bool page_cache_lost_ = false;          // likewise
   std::optional<LabelMixing> mixing_;     // with disk_blocks and labels
   std::unique_ptr<Warmer> warmer_;
   int64_t warm_steps_ = 0;                // of one of its runs; 0: runs have nothing to do with steps
@@ -236,6 +250,12 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   bool device_watched_ = false;    // a stream without work looks for copies that have ended; one is enough
   std::deque<std::unique_ptr<Slot>> ahead_;
   std::vector<std::pair<const Attempt*, std::string>> lent_names_;
+  struct EpochIo {
+    int64_t epoch = 0;
+    bool direct = false;
+    std::string why;
+  };
+  std::deque<EpochIo> epoch_io_;   // how the consumer's epoch and those after it are read
   bool planning_ = false;
   int64_t generation_ = 0;         // counts the jumps of StartEpoch: what was planned before one is thrown away
   int64_t plan_epoch_ = 0;         // the next batch to plan

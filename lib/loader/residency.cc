@@ -22,13 +22,17 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/align.h"
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/io_error.h"
 #include "base/unique_fd.h"
+#include "loader/io_choice.h"
 
 namespace penstock {
 namespace {
+
+constexpr int64_t kSharePatienceNs = kNsPerSecond / 5;
 
 int64_t MemAvailable() {
   std::ifstream meminfo("/proc/meminfo");
@@ -126,38 +130,92 @@ bool AnswersAtOnce(const OpenTarget& target) {
   return ::preadv2(fd.get(), &part, 1, 0, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
 }
 
+// cachestat(2), Linux 6.5; the C library of Debian 12 does not know it. The same number on all machines.
+constexpr long kSysCachestat = 451;
+struct CachestatRange {
+  uint64_t offset = 0;
+  uint64_t length = 0;
+};
+struct Cachestat {
+  uint64_t cached = 0;  // in pages, as all of them
+  uint64_t dirty = 0;
+  uint64_t writeback = 0;
+  uint64_t evicted = 0;
+  uint64_t recently_evicted = 0;
+};
+
+// The share of a range that is in the page cache; -1: nobody can tell.
+double CachedShareOf(int fd, const Range& range) {
+  static const uint64_t page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  CachestatRange asked{range.offset_bytes, range.stored_bytes};
+  Cachestat stat;
+  if (::syscall(kSysCachestat, fd, &asked, &stat, 0) == 0) {
+    const uint64_t begin = range.offset_bytes / page_bytes;
+    const uint64_t end = CeilDiv(range.offset_bytes + range.stored_bytes, page_bytes);
+    return std::min(1.0, static_cast<double>(stat.cached) / static_cast<double>(end - begin));
+  }
+  // It is also refused (EPERM) to who may not write the file.
+  char byte;
+  const iovec part{&byte, 1};
+  const ssize_t got = ::preadv2(fd, &part, 1, static_cast<off_t>(range.offset_bytes), RWF_NOWAIT);
+  if (got < 0 && errno != EAGAIN) return -1;
+  return got == 1 ? 1 : 0;
+}
+
+struct Look {
+  FileRules rules;
+  double cached_share = -1;
+};
+
 // On a thread of its own, which stays behind where the store hangs: Open() must not.
-FileRules LookAtFileWithin(std::shared_ptr<const ObjectStore> objects, uint32_t object, int64_t patience_ns) {
+Look LookWithin(std::shared_ptr<const ObjectStore> objects, uint32_t object, std::vector<Range> sample, int64_t patience_ns) {
   struct Answer {
     std::mutex mutex;
     std::condition_variable came;
-    bool here = false;
-    FileRules rules;
+    bool has_rules = false;
+    bool has_share = false;
+    Look look;
   };
   auto answer = std::make_shared<Answer>();
   std::thread thread;
   try {
-    thread = std::thread([answer, objects, object] {
+    thread = std::thread([answer, objects, object, sample = std::move(sample)] {
       std::string scratch;
       const absl::StatusOr<OpenTarget> target = objects->Target(object, scratch);
       FileRules rules = target.ok() ? LookAtFile(*target) : FileRules{0, std::string(target.status().message()), true};
-      std::lock_guard<std::mutex> lock(answer->mutex);
-      answer->rules = std::move(rules);
-      answer->here = true;
+      std::unique_lock<std::mutex> lock(answer->mutex);
+      answer->look.rules = std::move(rules);
+      answer->has_rules = true;
+      answer->came.notify_all();
+      lock.unlock();
+      const double share = CachedShare(*objects, sample);
+      lock.lock();
+      answer->look.cached_share = share;
+      answer->has_share = true;
       answer->came.notify_all();
     });
   } catch (const std::system_error& error) {
-    return {0, absl::StrCat("it was not tried: no thread: ", error.what()), true};
+    return {{0, absl::StrCat("it was not tried: no thread: ", error.what()), true}, -1};
   }
   std::unique_lock<std::mutex> lock(answer->mutex);
-  if (answer->came.wait_for(lock, std::chrono::nanoseconds(patience_ns), [&] { return answer->here; })) {
-    lock.unlock();
-    thread.join();
-    return answer->rules;
+  const bool answered = answer->came.wait_for(lock, std::chrono::nanoseconds(patience_ns), [&] { return answer->has_rules; });
+  // How much is cached decides little, and files that are not take a read of the drive each to be opened.
+  if (answered) {
+    answer->came.wait_for(lock, std::chrono::nanoseconds(std::min(patience_ns, kSharePatienceNs)), [&] { return answer->has_share; });
   }
-  thread.detach();
-  return {0, absl::StrCat("a direct read of ", EscapeName(objects->Name(object)), " had no answer for ", patience_ns / kNsPerMs, " ms"),
-          false};
+  Look look = answer->look;
+  const bool done = answer->has_share;
+  lock.unlock();
+  if (done) {
+    thread.join();
+  } else {
+    thread.detach();
+  }
+  if (!answered) {
+    look.rules = {0, absl::StrCat("a direct read of ", EscapeName(objects->Name(object)), " had no answer for ", patience_ns / kNsPerMs, " ms"),
+                  false};
+  }
+  return look;
 }
 
 }  // namespace
@@ -173,29 +231,37 @@ FileRules LookAtFile(const OpenTarget& target) {
   return {direct.alignment, direct.why, AnswersAtOnce(target)};
 }
 
-Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const ObjectStore> objects, bool ask_direct, int64_t patience_ns) {
+double CachedShare(const ObjectStore& objects, absl::Span<const Range> ranges) {
+  std::string scratch;
+  double sum = 0;
+  double bytes = 0;
+  for (const Range& range : ranges) {
+    if (range.stored_bytes == 0) continue;
+    const absl::StatusOr<OpenTarget> target = objects.Target(range.object, scratch);
+    if (!target.ok()) continue;
+    const UniqueFd fd(::openat(target->dir_fd, target->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+    if (!fd.valid()) continue;
+    const double share = CachedShareOf(fd.get(), range);
+    if (share < 0) return -1;
+    sum += share * static_cast<double>(range.stored_bytes);
+    bytes += static_cast<double>(range.stored_bytes);
+  }
+  return bytes == 0 ? -1 : sum / bytes;
+}
+
+Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const ObjectStore> objects, std::vector<Range> sample, bool ask_direct,
+                          int64_t patience_ns) {
   Residency residency;
   residency.data_bytes = static_cast<int64_t>(manifest.total_bytes());
   residency.available_bytes = AvailableMemory();
-  const std::string sizes = absl::StrCat("the data set has ", FormatBytes(residency.data_bytes), ", memory available is ",
-                                         FormatBytes(residency.available_bytes));
-  // Below four fifths the page cache can hold the set beside the trainer's own growth.
-  const bool fits = residency.available_bytes == 0 || residency.data_bytes < residency.available_bytes / 5 * 4;
   // Whether direct reads are allowed matters only sometimes; whether reads are answered at once is worth half a second.
-  const FileRules rules =
-      LookAtFileWithin(std::move(objects), 0, !fits || ask_direct ? patience_ns : std::min(patience_ns, kNsPerSecond / 2));
-  const DirectRule direct = {rules.direct_alignment, rules.direct_why};
-  residency.direct_alignment = direct.alignment;
-  residency.answers_at_once = rules.answers_at_once;
-  if (fits) {
-    residency.why = absl::StrCat(sizes, ": the page cache holds it");
-  } else if (direct.alignment == 0) {
-    residency.why = absl::StrCat(sizes, ", but ", direct.why);
-  } else {
-    residency.prefer_direct = true;
-    residency.why = absl::StrCat(sizes, ": the page cache cannot hold it");
-  }
-  if (direct.alignment == 0 && ask_direct && fits) residency.why = absl::StrCat(residency.why, "; ", direct.why);
+  const bool patient = ask_direct || !FitsInMemory(residency.data_bytes, residency.available_bytes);
+  const Look look =
+      LookWithin(std::move(objects), 0, std::move(sample), patient ? patience_ns : std::min(patience_ns, kNsPerSecond / 2));
+  residency.direct_alignment = look.rules.direct_alignment;
+  residency.direct_why = look.rules.direct_why;
+  residency.answers_at_once = look.rules.answers_at_once;
+  residency.cached_share = look.cached_share;
   return residency;
 }
 

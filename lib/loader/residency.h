@@ -5,20 +5,23 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "absl/types/span.h"
 #include "penstock/manifest.h"
 #include "store/object_store.h"
 
 namespace penstock {
 
+// What the store allows, and what memory has room for. DecideIo (io_choice.h) says what follows from it.
 struct Residency {
   int64_t data_bytes = 0;
   int64_t available_bytes = 0;    // of memory, as the kernel and the memory cgroup see it; 0: not known
   int64_t direct_alignment = 0;   // of offset, length and address; 0: the file system has no direct reads
-  bool prefer_direct = false;
+  std::string direct_why;
+  double cached_share = -1;       // see CachedShare()
   // Reads that need not wait return at once (RWF_NOWAIT); where not, io_uring gives each to one of its worker threads.
   bool answers_at_once = true;
-  std::string why;
 };
 
 // Memory that can be had without anybody's harm, as the kernel and the memory cgroups of this process see it; 0: not known.
@@ -32,10 +35,15 @@ struct FileRules {
 };
 FileRules LookAtFile(const OpenTarget& target);
 
-// Looks at the data set's size, the memory available and, by an open and a read, at what the file system of the first object allows. Where
-// direct reads come into question (the set does not fit, or `ask_direct`), a store that does not answer within `patience_ns` counts as one
-// without; otherwise its answer is not waited for so long.
-Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const ObjectStore> objects, bool ask_direct, int64_t patience_ns);
+// The share of the bytes of `ranges` that are in the page cache: by cachestat(2), or where that is missing or not allowed, by whether the
+// first byte can be read without waiting. -1: the kernel and the file system cannot tell, or no file could be opened.
+double CachedShare(const ObjectStore& objects, absl::Span<const Range> ranges);
+
+// Looks at the data set's size, the memory available and, by an open and a read, at what the file system of the first object allows, and
+// how much of `sample` is in the page cache. Where direct reads come into question (the set does not fit, or `ask_direct`), a store that
+// does not answer within `patience_ns` counts as one without; otherwise its answer is not waited for so long.
+Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const ObjectStore> objects, std::vector<Range> sample, bool ask_direct,
+                          int64_t patience_ns);
 
 }  // namespace penstock
 

@@ -1,20 +1,17 @@
 #include "loader/warmer.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <tuple>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/unique_fd.h"
+#include "loader/residency.h"
 
 namespace penstock {
 namespace {
@@ -73,7 +70,10 @@ void Warmer::Run(const std::shared_ptr<Shared>& shared, const std::shared_ptr<co
                  const std::shared_ptr<const ObjectStore>& objects, const WarmerOptions& options, const NextRun& next, int64_t runs_ahead) {
   // Here and not at Open: cold, each file that is looked at costs a look-up on the drive.
   if (options.unless_cached) {
-    const double cached = CachedShare(*manifest, *objects, kAsked);
+    std::vector<Range> ranges;
+    const int64_t count = std::min<int64_t>(kAsked, manifest->sample_count());
+    for (int64_t i = 0; i < count; ++i) ranges.push_back(manifest->RangeAt(manifest->sample_count() / count * i, 0));
+    const double cached = CachedShare(*objects, ranges);
     if (cached < 0 || cached >= 0.5) {
       shared->was_cached.store(true);
       return;
@@ -156,29 +156,6 @@ void Warmer::Run(const std::shared_ptr<Shared>& shared, const std::shared_ptr<co
   while (ring.in_flight() > 0) reap(MonotonicNs() + kTickNs);  // hours, where one hangs: nobody waits for this thread then
   made->reset();
   ::munmap(memory, capacity * kSlotBytes);
-}
-
-double Warmer::CachedShare(const Manifest& manifest, const ObjectStore& objects, int samples) {
-  std::string scratch;
-  int asked = 0;
-  int cached = 0;
-  const int64_t count = std::min<int64_t>(samples, manifest.sample_count());
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t id = manifest.sample_count() / count * i;
-    const Range range = manifest.RangeAt(id, 0);
-    if (range.stored_bytes == 0) continue;
-    const absl::StatusOr<OpenTarget> target = objects.Target(range.object, scratch);
-    if (!target.ok()) continue;
-    const UniqueFd fd(::openat(target->dir_fd, target->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-    if (!fd.valid()) continue;
-    char byte;
-    const iovec part{&byte, 1};
-    const ssize_t got = ::preadv2(fd.get(), &part, 1, static_cast<off_t>(range.offset_bytes), RWF_NOWAIT);
-    if (got < 0 && errno == EOPNOTSUPP) return -1;
-    ++asked;
-    cached += got == 1 ? 1 : 0;
-  }
-  return asked == 0 ? -1 : static_cast<double>(cached) / asked;
 }
 
 }  // namespace penstock

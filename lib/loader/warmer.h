@@ -56,10 +56,6 @@ class Warmer {
   bool was_cached() const { return shared_->was_cached.load(std::memory_order_relaxed); }
   bool done() const { return shared_->done.load(std::memory_order_relaxed); }
 
-  // The share of some samples, spread over the data set, whose first byte is in the page cache: read with RWF_NOWAIT. -1: the file system
-  // cannot tell.
-  static double CachedShare(const Manifest& manifest, const ObjectStore& objects, int samples);
-
  private:
   // What the thread works on, which may outlive the warmer.
   struct Shared {

@@ -324,6 +324,7 @@ void BatchPlan::Clear() {
   uses.clear();
   extents.clear();
   pieces.clear();
+  direct = false;
   bytes = scratch_bytes = stride = sample_bytes = read_bytes = 0;
 }
 
@@ -349,7 +350,9 @@ absl::Status PlanBatch(absl::Span<const PlanSample> samples, absl::Span<const Ra
   PENSTOCK_CHECK(options.direct_alignment == 0 || IsPowerOfTwo(options.direct_alignment), "direct alignment is a power of two");
   PENSTOCK_CHECK(options.piece_bytes > 0 && IsAligned(options.piece_bytes, std::max(kPlaceAlignment, options.direct_alignment)),
                  "pieces are whole multiples of the place alignment");
-  return Planner(samples, ranges, options, plan).Run();
+  const absl::Status status = Planner(samples, ranges, options, plan).Run();
+  plan.direct = options.direct_alignment != 0;
+  return status;
 }
 
 uint64_t PlanBytesBound(int64_t batch_size, uint64_t largest_stored, uint64_t largest_delivered, const PlanOptions& options) {

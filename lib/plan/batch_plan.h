@@ -87,6 +87,7 @@ struct BatchPlan {
   std::vector<uint32_t> uses;
   std::vector<Extent> extents;
   std::vector<PiecePlan> pieces;
+  bool direct = false;         // its extents suit O_DIRECT, and are to be read so
   uint64_t bytes = 0;
   uint64_t scratch_bytes = 0;
   uint64_t stride = 0;         // dense only

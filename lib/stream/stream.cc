@@ -277,7 +277,7 @@ bool Stream::EnqueueNext() {
     op.request.offset_bytes = extent.offset_bytes;
     op.request.length_bytes = extent.length_bytes;
     op.request.need_bytes = extent.need_bytes;
-    op.request.direct = options_.direct;
+    op.request.direct = plan.direct;
     op.request.want_mtime = options_.verify_stat;
     std::byte* const base = plan.stored.empty() ? task.claim.places : task.claim.scratch;
     op.request.destination = base + extent.destination;

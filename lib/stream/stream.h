@@ -73,7 +73,6 @@ struct StreamOptions {
   int32_t retries = 1;              // of a failed read
   int64_t deadline_ns = 0;          // of one request
   int64_t report_ns = 0;            // age at which a request is reported
-  bool direct = false;
   bool verify_stat = false;         // an object with another mtime than it was indexed with is an error
   ComputePool* compute = nullptr;   // for the codec; null: no codec. Outlives the stream
 };

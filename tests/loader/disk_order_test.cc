@@ -7,6 +7,7 @@
 
 #include "loader/data_set.h"
 #include "loader/mixing.h"
+#include "loader/residency.h"
 #include "loader/warmer.h"
 
 using namespace penstock;
@@ -242,6 +243,8 @@ TEST_CASE("a warmer ends early when it is told to, and a file that is gone does 
     Warmer endless(built->manifest, objects, options, [](int64_t, std::vector<int64_t>& ids) { ids = Iota(300); return true; }, 1 << 30);
     while (endless.bytes() < 300 * 3000) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  const double cached = Warmer::CachedShare(*built->manifest, *objects, 16);
+  std::vector<Range> ranges;
+  for (int64_t id = 8; id < 300; id += 20) ranges.push_back(built->manifest->RangeAt(id, 0));
+  const double cached = CachedShare(*objects, ranges);
   CHECK((cached == -1 || cached > 0.5));
 }

@@ -1,0 +1,136 @@
+// Through the page cache or past it: found out at Open, and again when an epoch is planned.
+#include "loader/loader_core.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kProbePatienceNs = 10 * kNsPerSecond;  // for the store's answer to a direct read
+constexpr int64_t kSampled = 32;                         // samples looked at, whether they are in the page cache
+constexpr int64_t kMeasured = 4 * 32;                    // samples read to measure what a read costs: half of them direct
+// Direct reads of files hold their place in the ring from the open on, and cold opens take as long as reads.
+constexpr int32_t kDirectDepthPerStream = 128;
+constexpr int32_t kDirectDepthMax = 256;
+constexpr int kDirectIoWorkers = 64;  // cold opens wait in these
+constexpr int kIoWorkers = 16;
+
+}  // namespace
+
+int LoaderCore::IoWorkers() const { return options_.io_workers > 0 ? options_.io_workers : kIoWorkers; }
+
+// Spread over the data set, others in each epoch.
+std::vector<Range> LoaderCore::SomeRanges(int64_t epoch, int64_t count) const {
+  std::vector<Range> ranges;
+  const int64_t size = options_.ids.empty() ? manifest_->sample_count() : order_->size();
+  count = std::min(count, size);
+  const int64_t stride = size / count;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t at = stride * i + epoch * 7919 % stride;
+    ranges.push_back(manifest_->RangeAt(options_.ids.empty() ? at : order_->IdAt(epoch, at), 0));
+  }
+  return ranges;
+}
+
+IoFacts LoaderCore::FactsOf(int64_t epoch) const {
+  IoFacts facts;
+  facts.data_bytes = residency_.data_bytes;
+  facts.available_bytes = residency_.available_bytes;
+  facts.direct_alignment = residency_.direct_alignment;
+  facts.direct_why = residency_.direct_why;
+  facts.cached_share = residency_.cached_share;
+  facts.last_epoch = IsLastEpoch(epoch);
+  facts.costs = io_costs_;
+  return facts;
+}
+
+void LoaderCore::ChooseIo() {
+  const int64_t patience_ns = std::min(kProbePatienceNs, static_cast<int64_t>(options_.deadline_s * 1e9));
+  const bool looks = LooksAtPageCache();
+  residency_ = LookAtResidency(*manifest_, objects_, looks ? SomeRanges(epoch_, kSampled) : std::vector<Range>(),
+                               options_.io == IoMode::kDirect, patience_ns);
+  const bool one_range = manifest_->range_count() == manifest_->sample_count();
+  if (looks && residency_.direct_alignment > 0 && one_range && IsLastEpoch(epoch_) && residency_.cached_share < 0.9 &&
+      FitsInMemory(residency_.data_bytes, residency_.available_bytes)) {
+    io_costs_ = MeasureIo(objects_, engine_, pool_, ring_options_, static_cast<uint64_t>(residency_.direct_alignment),
+                          SomeRanges(epoch_ + 1, kMeasured));
+  }
+  IoDecision decision = DecideIo(FactsOf(epoch_));
+  may_switch_io_ = looks && one_range && residency_.direct_alignment > 0;
+  if (options_.io == IoMode::kBuffered) {
+    decision = {false, "asked for"};
+  } else if (options_.io == IoMode::kDirect) {
+    decision = {residency_.direct_alignment > 0, "asked for"};
+    if (!decision.direct) {
+      decision.why = absl::StrCat("direct was asked for, but ", residency_.direct_why);
+      setup_.warnings.push_back(decision.why);
+    }
+  }
+  // Small files come from the page cache, where a thread of its own brings whole windows in the order of the drive.
+  if (options_.io == IoMode::kAuto && options_.disk_blocks && options_.warm == WarmAhead::kOn && manifest_->record_bytes() == 0 &&
+      SmallSamples()) {
+    may_switch_io_ = false;
+    if (decision.direct) {
+      decision = {false, absl::StrCat(decision.why, ", but windows of small files are read ahead into it in the order of place")};
+    }
+  }
+  // Direct reads begin at an aligned byte; samples of several ranges are packed without holes, which that forbids.
+  if (decision.direct && !one_range) decision = {false, "samples of several ranges are read buffered"};
+  direct_ = decision.direct;
+  SizeRings();
+  plan_options_.direct_alignment = direct_ ? static_cast<uint64_t>(residency_.direct_alignment) : 0;
+  setup_.io = direct_ ? "direct" : "buffered";
+  setup_.io_why = decision.why;
+  epoch_io_.push_back({epoch_, direct_, decision.why});
+}
+
+// Only where it is `auto`, and where a set is large enough that looking at some of its files costs nothing beside reading it.
+bool LoaderCore::LooksAtPageCache() const {
+  return options_.io == IoMode::kAuto && static_cast<int64_t>(manifest_->total_bytes()) >= intervals_.io_look_bytes;
+}
+
+// How many requests and workers the rings have, by what the reads are.
+void LoaderCore::SizeRings() {
+  if (engine_ == Engine::kThreads) {
+    if (pool_->worker_max() <= setup_.queue_depth) reading_threads_ = pool_->worker_max();
+  } else if (!residency_.answers_at_once) {
+    // Each read holds one of io_uring's workers, of which a ring has io_workers. More would wait in the kernel's queue, where they age
+    // towards deadline_s behind one that hangs, and where a read cannot be told from an open that takes long.
+    if (static_cast<size_t>(IoWorkers()) <= ring_options_.capacity) reading_threads_ = IoWorkers();
+    ring_options_.capacity = std::min(ring_options_.capacity, static_cast<size_t>(IoWorkers()));
+    setup_.queue_depth = static_cast<int32_t>(ring_options_.capacity) * setup_.streams;
+  } else if (direct_ && manifest_->object_count() == manifest_->sample_count()) {
+    if (options_.io_workers == 0) ring_options_.io_worker_max = kDirectIoWorkers;
+    const int32_t wanted = std::min(kDirectDepthMax, kDirectDepthPerStream * setup_.streams);
+    if (options_.queue_depth == 0 && wanted > leased_depth_) {
+      leased_depth_ += runtime_core_.LeaseDepth(wanted - leased_depth_, 0);
+      setup_.queue_depth = leased_depth_;
+      ring_options_.capacity = static_cast<size_t>(std::max(1, leased_depth_ / setup_.streams));
+    }
+  }
+}
+
+// What the planner does before it plans the first batch of another epoch: memory, and what the page cache holds, may be others by now.
+IoDecision LoaderCore::LookAgain(int64_t epoch) {
+  const bool was_direct = plan_options_.direct_alignment != 0;
+  residency_.available_bytes = AvailableMemory();
+  residency_.cached_share = CachedShare(*objects_, SomeRanges(epoch, kSampled));
+  IoFacts facts = FactsOf(epoch);
+  // What this rank and its neighbours on the node have brought in.
+  const double read_share =
+      std::min(1.0, static_cast<double>(buffered_samples_ * local_world_size_) / static_cast<double>(order_->size()));
+  page_cache_lost_ = page_cache_lost_ || (!was_direct && facts.cached_share >= 0 && facts.cached_share < read_share / 2);
+  facts.not_kept = page_cache_lost_;
+  IoDecision decision = DecideIo(facts);
+  plan_options_.direct_alignment = decision.direct ? static_cast<uint64_t>(residency_.direct_alignment) : 0;
+  plan_options_.sort_by_place = !packed_ && (options_.disk_blocks || (decision.direct && manifest_->place_hint(0) != 0));
+  return decision;
+}
+
+}  // namespace penstock
