@@ -119,9 +119,9 @@ void LoaderCore::SizeRings() {
 // What the planner does before it plans the first batch of another epoch: memory, and what the page cache holds, may be others by now.
 IoDecision LoaderCore::LookAgain(int64_t epoch) {
   const bool was_direct = plan_options_.direct_alignment != 0;
-  residency_.available_bytes = AvailableMemory();
-  residency_.cached_share = CachedShare(*objects_, SomeRanges(epoch, kSampled));
   IoFacts facts = FactsOf(epoch);
+  facts.available_bytes = AvailableMemory();
+  facts.cached_share = CachedShare(*objects_, SomeRanges(epoch, kSampled));
   // What this rank and its neighbours on the node have brought in.
   const double read_share =
       std::min(1.0, static_cast<double>(buffered_samples_ * local_world_size_) / static_cast<double>(order_->size()));
