@@ -69,3 +69,8 @@ elseif(penstock_cuda_wanted STREQUAL "ON")
 else()
   message(WARNING "This machine has a GPU, but no CUDA toolkit (12.0 or later) was found or fetched, see above: building without CUDA")
 endif()
+
+# NVTX 3 is headers only (base/trace.h); a toolkit has them, and so has the nvidia-nvtx package that fetch_cuda.sh installs.
+if(PENSTOCK_HAVE_CUDA)
+  find_path(PENSTOCK_NVTX_INCLUDE_DIR nvtx3/nvToolsExt.h PATHS ${CUDAToolkit_INCLUDE_DIRS} NO_DEFAULT_PATH)
+endif()

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/trace.h"
 
 namespace penstock {
 
@@ -101,6 +102,7 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
     io.emplace(EpochIo{epoch, decision.direct, std::move(decision.why)});
   }
   if (attempt == nullptr) {
+    const TraceRange range(TraceStage::kPlan);
     attempt = std::make_shared<Attempt>(arena_, epoch, step);
     status = PlanAttempt(steps, epoch, step, decisions, *attempt);
     if (!attempt->plan().direct) buffered_samples_ += static_cast<int64_t>(attempt->plan().ids.size());

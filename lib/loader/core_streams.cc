@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/trace.h"
 
 namespace penstock {
 
@@ -214,6 +215,7 @@ void LoaderCore::PollDevice() {
 }
 
 void LoaderCore::DecodePiece(const ClaimedPiece& piece) {
+  const TraceRange range(TraceStage::kCodec);
   const int64_t begin_ns = MonotonicNs();
   Attempt& attempt = *piece.attempt;
   BatchPlan& plan = attempt.plan();

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
+#include "base/trace.h"
 #include "loader/loader_core.h"
 
 namespace penstock {
@@ -24,6 +25,7 @@ Loader::Loader(std::shared_ptr<LoaderCore> core) : core_(std::move(core)) {}
 
 absl::StatusOr<std::unique_ptr<Loader>> Loader::Open(LoaderOptions options, std::shared_ptr<Runtime> runtime) {
   if (runtime == nullptr) runtime = Runtime::Default();
+  StartTrace();
   RuntimeCore& runtime_core = *runtime->core_;
   if (runtime_core.InForkedChild()) {
     return absl::FailedPreconditionError(
@@ -55,6 +57,7 @@ absl::StatusOr<Batch> Loader::NextWithin(int64_t wait_ms) {
 }
 
 absl::StatusOr<Batch> Loader::NextOf(LoaderCore& core, int64_t within_ns) {
+  const TraceRange range(TraceStage::kNext);
   if (core.InForkedChild()) return Forked();
   const LoaderCore::Turn turn(core);
   if (!turn.taken()) {

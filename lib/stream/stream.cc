@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/io_error.h"
 #include "base/log.h"
+#include "base/trace.h"
 
 namespace penstock {
 namespace {
@@ -110,6 +111,7 @@ void Stream::FreeOp(Op& op) { impl_->free_ops.push_back(static_cast<uint32_t>(op
 
 void Stream::Run() {
   Impl& s = *impl_;
+  NameTraceThread("stream", options_.index);
   while (true) {
     s.now_ns = MonotonicNs();
     turn_ns_.store(s.now_ns, std::memory_order_relaxed);
@@ -222,6 +224,7 @@ bool Stream::Fill() {
     any = true;
   }
   if (any) {
+    const TraceRange range(TraceStage::kRead);
     const absl::Status status = ring_->Submit();
     if (!status.ok()) Log(LogLevel::kError, absl::StrCat("stream ", options_.index, ": ", status.message()));
   }
@@ -234,6 +237,7 @@ bool Stream::EnqueueNext() {
   while (true) {
     if (s.current == nullptr) {
       ClaimedPiece claim;
+      const TraceRange range(TraceStage::kClaim);
       if (!source_.Claim(options_.index, claim, s.seen)) {
         s.starved = true;
         return false;

@@ -8,6 +8,7 @@
 #include "base/align.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/trace.h"
 
 namespace penstock {
 namespace {
@@ -138,6 +139,7 @@ absl::Status DevicePath::Copy(uint64_t cookie, std::byte* target, const std::byt
 absl::Status DevicePath::CopyPiece(const std::shared_ptr<DeviceBatch>& batch, int64_t offset, const std::byte* places,
                                    std::shared_ptr<PieceMemory> memory, int64_t bytes) {
   if (bytes == 0) return absl::OkStatus();
+  const TraceRange range(TraceStage::kCopy);
   CopyEntry entry;
   entry.batch = batch;
   entry.memory = std::move(memory);
@@ -145,6 +147,7 @@ absl::Status DevicePath::CopyPiece(const std::shared_ptr<DeviceBatch>& batch, in
 }
 
 absl::Status DevicePath::CopyColumns(const std::shared_ptr<DeviceBatch>& batch, const BatchPlan& plan) {
+  const TraceRange range(TraceStage::kCopy);
   const DeviceLayout& layout = batch->layout;
   CopyEntry entry;
   entry.batch = batch;
