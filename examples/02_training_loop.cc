@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "penstock/loader.h"
+#include "penstock/transform.h"
 #include "plain_dataset.h"
 
 namespace {
@@ -87,8 +88,10 @@ class PenstockSource : public Source {
     }
     if (!loader.ok()) throw std::runtime_error(loader.status().ToString());
     loader_ = *std::move(loader);
-    const std::vector<uint8_t> header(kHeader.begin(), kHeader.end());
-    header_ = torch::tensor(header, torch::kUInt8).to(device_);
+    transform_.height = kRows;
+    transform_.width = kColumns;
+    transform_.channels = 1;
+    transform_.header_bytes = static_cast<int64_t>(kHeader.size());
   }
 
   int64_t size() const override { return loader_->manifest()->sample_count(); }
@@ -103,26 +106,16 @@ class PenstockSource : public Source {
     if (absl::IsOutOfRange(batch.status())) return false;
     if (!batch.ok()) throw std::runtime_error(batch.status().ToString());
     const auto start = std::chrono::steady_clock::now();
-    const int64_t file_bytes = static_cast<int64_t>(kHeader.size()) + kRows * kColumns;
-    for (const int64_t length : batch->lengths()) {
-      if (length != file_bytes) throw std::runtime_error("an image has " + std::to_string(length) + " bytes");
-    }
-    // The batch's own bytes as a tensor, without a copy; they lie on the GPU where the loader has a device.
-    const auto where = torch::TensorOptions().dtype(torch::kUInt8).device(batch->on_device() ? device_ : torch::Device(torch::kCPU));
-    const torch::Tensor files = torch::from_blob(batch->data(), {batch->size(), file_bytes}, {batch->stride(), 1}, where).to(device_);
-    if (!torch::equal(files.slice(1, 0, header_.size(0)), header_.expand({batch->size(), -1}))) {
-      throw std::runtime_error("a file does not begin as a PGM image of 28 x 28 pixels does");
-    }
-    minibatch.pixels = files.slice(1, header_.size(0)).to(torch::kFloat32).div_(255).view({-1, 1, kRows, kColumns});
+    // One call makes floats between 0 and 1 of the files' bytes, on the GPU where they lie there. torch works on CUDA's default stream.
+    const torch::Device where = batch->on_device() ? device_ : torch::Device(torch::kCPU);
+    torch::Tensor pixels = torch::empty({batch->size(), 1, kRows, kColumns}, torch::TensorOptions().device(where));
+    const absl::Status status = penstock::TransformImages(*batch, transform_, pixels.data_ptr(), static_cast<int64_t>(pixels.nbytes()),
+                                                          /*cuda_stream=*/nullptr);
+    if (!status.ok()) throw std::runtime_error(status.ToString());
+    minibatch.pixels = pixels.to(device_);
     const absl::Span<const int32_t> labels = batch->labels();
     minibatch.labels = torch::from_blob(const_cast<int32_t*>(labels.data()), {batch->size()}, torch::kInt32).to(device_, torch::kInt64);
-    // Pixels and labels are copies by now. torch works on CUDA's default stream, so the batch may be reused after what is enqueued there.
-    if (batch->on_device()) {
-      const absl::Status status = batch->Release(/*cuda_stream=*/nullptr);
-      if (!status.ok()) throw std::runtime_error(status.ToString());
-    } else {
-      batch->Release();
-    }
+    batch->Release();  // what was enqueued above still reads it, and is waited for before its memory is used again
     minibatch.convert_s = Seconds(start);
     return true;
   }
@@ -132,7 +125,7 @@ class PenstockSource : public Source {
  private:
   torch::Device device_;
   std::unique_ptr<penstock::Loader> loader_;
-  torch::Tensor header_;
+  penstock::ImageTransform transform_;
 };
 
 // ---- torch's own way, to compare with ----
