@@ -5,15 +5,15 @@
 #   cmake/fetch_cuda.sh [FOLDER]     (default: ${XDG_CACHE_HOME:-~/.cache}/penstock/cuda-13.0)
 #
 # The last line printed is the folder: a CUDA toolkit root (bin, include, lib64) for CUDAToolkit_ROOT, with headers, the static and
-# shared runtime, nvcc and NVTX; about 300 MB. penstock itself needs headers, libcudart_static.a, and nvcc for its few kernels; a libtorch with CUDA
-# also asks for NVTX. A folder that is complete is left as it is; a second caller waits for the first.
+# shared runtime, nvcc, NVTX and nvJPEG; about 300 MB. penstock itself needs headers, libcudart_static.a, and nvcc for its few kernels;
+# examples/04_jpeg_gpu nvJPEG. A folder that is complete is left as it is; a second caller waits for the first.
 # Needs python3 with pip, or python3-venv.
 set -eu
 
 case "${1-}" in -h|--help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0;; esac
 folder=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/penstock/cuda-13.0}
 packages='nvidia-cuda-runtime==13.0.* nvidia-cuda-crt==13.0.* nvidia-cuda-cccl==13.0.*
-          nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* nvidia-nvtx==13.0.*'
+          nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* nvidia-nvtx==13.0.* nvidia-nvjpeg==13.0.*'
 
 mkdir -p "$(dirname "$folder")"
 if command -v flock >/dev/null 2>&1; then

@@ -9,7 +9,7 @@ for set in "$@"; do
     build) ;;
     tests) packages+=(catch2 clang-14 libclang-rt-14-dev libfuse3-dev fuse3 libseccomp-dev strace valgrind util-linux python3 python3-venv) ;;
     launchers) packages+=(openmpi-bin slurmctld slurmd slurm-client munge python3) ;;  # of tests/launchers: 30 MB to download, 25 s
-    examples) packages+=(libtorch-dev dataset-fashion-mnist python3) ;;
+    examples) packages+=(libtorch-dev dataset-fashion-mnist libturbojpeg0-dev python3 python3-pil) ;;
     bench) packages+=(fio python3 python3-venv libopencv-dev libturbojpeg0-dev) ;;
     *) echo "install_dependencies.sh: unknown set '$set' (build, tests, launchers, examples, bench)" >&2; exit 2 ;;
   esac

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Runs an example as a user does.
 
-    examples_test.py first_batch|from_c|training_loop PROGRAM
+    examples_test.py first_batch|from_c|training_loop|jpeg PROGRAM
 
 Ends with 0 if all is as it should be, with 77 where the program was not built.
 """
+import ctypes
+import ctypes.util
 import os
 import pathlib
 import random
@@ -92,13 +94,51 @@ def training_loop(program, folder):
     demand(epoch, run(*command))
 
 
+def write_jpeg(path, width, height, grey):
+    """A JPEG of one grey, by the library that the example decodes with."""
+    library = ctypes.CDLL(ctypes.util.find_library("turbojpeg"))
+    library.tjInitCompress.restype = ctypes.c_void_p
+    library.tjInitCompress.argtypes = []
+    library.tjCompress2.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int,
+                                    ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_ulong), ctypes.c_int, ctypes.c_int, ctypes.c_int]
+    library.tjFree.argtypes = [ctypes.c_void_p]
+    library.tjDestroy.argtypes = [ctypes.c_void_p]
+    handle, buffer, size = library.tjInitCompress(), ctypes.c_void_p(), ctypes.c_ulong()
+    pixels = bytes([grey]) * (width * height * 3)
+    if library.tjCompress2(handle, pixels, width, 0, height, 0, ctypes.byref(buffer), ctypes.byref(size), 2, 90, 0) != 0:
+        sys.exit("tjCompress2 failed")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(ctypes.string_at(buffer, size.value))
+    library.tjFree(buffer)
+    library.tjDestroy(handle)
+
+
+def jpeg(program, folder):
+    """Images of all sizes become batches; one that is cut short, or is no JPEG, follows the policy."""
+    for number in range(60):
+        write_jpeg(folder / f"class{number % 3}" / f"{number:02d}.jpg", 40 + 17 * number, 30 + 11 * (number % 31), 128)
+    command = [program, folder, "--batch-size=16", "--size=64"]
+    # Two epochs of 4 batches. The first value of each: (128 / 255 - 0.485) / 0.229.
+    demand(r"^120 images \(0 skipped, 0 substituted\), .* \(first values: 0\.59\d\d\)$", run(*command))
+    for kind in ("bfloat16", "half"):
+        demand(r"^120 images ", run(*command, f"--type={kind}"))
+    whole = (folder / "class1" / "07.jpg").read_bytes()
+    for damaged in (whole[:-5], whole[:200], b"not a JPEG at all" + whole):
+        (folder / "class1" / "07.jpg").write_bytes(damaged)
+        for saved in (folder / ".penstock").glob("*"):
+            saved.unlink()
+        demand(r"class1/07\.jpg", run(*command, status=1))
+        demand(r"^120 images \(2 skipped, 0 substituted\)", run(*command, "--policy=skip"))
+        demand(r"^120 images \(0 skipped, 2 substituted\)", run(*command, "--policy=substitute"))
+
+
 def main(arguments):
-    tests = {"first_batch": first_batch, "from_c": from_c, "training_loop": training_loop}
+    tests = {"first_batch": first_batch, "from_c": from_c, "training_loop": training_loop, "jpeg": jpeg}
     if len(arguments) != 2 or arguments[0] not in tests:
         print(__doc__, file=sys.stderr)
         return 2
     if not os.path.exists(arguments[1]):
-        print(f"skipped: {arguments[1]} was not built: there is no libtorch here (cmake/install_dependencies.sh examples)")
+        print(f"skipped: {arguments[1]} was not built: what it needs is not here (cmake/install_dependencies.sh examples)")
         return 77
     with tempfile.TemporaryDirectory() as folder:
         tests[arguments[0]](arguments[1], pathlib.Path(folder))
