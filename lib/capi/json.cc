@@ -51,6 +51,8 @@ std::string ToJson(const EpochReport& report) {
                {"kept_open", report.kept_open},
                {"retries", report.retries},
                {"late_reports", report.late_reports},
+               {"io", report.io},
+               {"io_why", report.io_why},
                {"verdict", report.verdict},
                {"bound", BoundName(report.bound)}};
   Json ledger = Json::array();
