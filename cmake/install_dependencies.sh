@@ -7,7 +7,8 @@ packages=(build-essential cmake ninja-build pkg-config libabsl-dev liburing-dev 
 for set in "$@"; do
   case $set in
     build) ;;
-    tests) packages+=(catch2 clang-14 libclang-rt-14-dev libfuse3-dev fuse3 libseccomp-dev strace valgrind util-linux python3 python3-venv) ;;
+    tests) packages+=(catch2 clang-14 libclang-rt-14-dev libfuse3-dev fuse3 libseccomp-dev strace valgrind util-linux python3 python3-venv python3-numpy
+                      python3-pytest) ;;
     launchers) packages+=(openmpi-bin slurmctld slurmd slurm-client munge python3) ;;  # of tests/launchers: 30 MB to download, 25 s
     examples) packages+=(libtorch-dev dataset-fashion-mnist libturbojpeg0-dev python3 python3-pil) ;;
     bench) packages+=(fio python3 python3-venv libopencv-dev libturbojpeg0-dev) ;;

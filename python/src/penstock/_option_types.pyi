@@ -1,0 +1,118 @@
+# Written by tools/write_option_types.py from the option table; tests/test_options.py compares them.
+import os
+from typing import Literal, TypedDict, Union
+
+
+class LoaderOptions(TypedDict, total=False):
+    manifest_path: Union[str, os.PathLike[str]]
+    """where the manifest is saved; empty: the default place"""
+    rank: int
+    """0 <= rank < world_size; -1: ask the launcher's environment"""
+    world_size: int
+    """ranks in all; -1: ask the launcher's environment"""
+    batch_size: int
+    """samples per rank and step"""
+    seed: int
+    """of the shuffle"""
+    shuffle: Union[bool, Literal["disk-blocks"]]
+    """false: the order of the ids; disk-blocks: blocks of neighbours on the drive"""
+    block_samples: int
+    """neighbours that stay together in the shuffle (b)"""
+    window_samples: int
+    """window of the shuffle inside a chunk (w), a multiple of block_samples"""
+    virtual_streams: int
+    """chunks of the epoch (V)"""
+    tail: Literal["drop", "pad", "partial"]
+    """what becomes of an epoch's last, incomplete step"""
+    layout: Literal["ragged", "dense"]
+    """places with holes, or [B, stride] of equal sizes"""
+    policy: Literal["fail", "skip", "substitute"]
+    """what happens to a sample that cannot be read"""
+    verify: Literal["none", "stat"]
+    """what is compared with the index beside the length"""
+    retries: int
+    """further tries of a failed read, before the policy"""
+    skip_max: int
+    """samples skipped or substituted per epoch, before it fails after all"""
+    deadline_s: float
+    """of every wait, in seconds"""
+    device: int
+    """CUDA ordinal; -1: batches stay in host memory"""
+    verify_crc: bool
+    """compare each sample's stored bytes with the CRC-32C of its index"""
+    codec_delivered_bytes_max: Union[int, str]
+    """what a codec function may deliver for one sample; 0: not set"""
+    codec_expansion_max: float
+    """the same as a multiple of the stored bytes; 0: not set"""
+    next_epoch_prefetch: bool
+    """read on into the next epoch before the last batch is taken"""
+    engine: Literal["auto", "uring", "threads"]
+    """how bytes are moved"""
+    io: Literal["auto", "buffered", "direct"]
+    """through the page cache or past it"""
+    warm: Literal["auto", "off", "on"]
+    """read ahead into the page cache in the order of place"""
+    streams: int
+    """I/O streams; 0: by cpu_share"""
+    cpu_share: float
+    """of the allowed cores"""
+    queue_depth: int
+    """reads in flight; 0: 64 per stream, 256 at most"""
+    read_bytes_max: Union[int, str]
+    """largest single read"""
+    piece_bytes: Union[int, str]
+    """what one stream fills and one copy moves"""
+    memory_bytes: Union[int, str]
+    """hard cap on the arena"""
+    device_bytes: Union[int, str]
+    """the device's ring of batches"""
+    max_quarantine_bytes: Union[int, str]
+    """memory given up to reads that never end; 0: a quarter of memory_bytes"""
+    prefetch_batches: int
+    """batches ahead of the consumer; 0: by batch and piece size"""
+    coalesce_gap_bytes: Union[int, str]
+    """unwanted bytes worth reading to save one read; -1: measured"""
+    io_workers: int
+    """both io-wq limits (io_uring); threads of the pread pool"""
+    open_files: int
+    """files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none"""
+    huge_pages: bool
+    """2 MiB pages where they can be had"""
+    pin_cpus: bool
+    """each stream on its core"""
+
+
+class IndexOptions(TypedDict, total=False):
+    rule: Literal["auto", "classes", "flat", "list"]
+    """how a path becomes samples"""
+    manifest_path: Union[str, os.PathLike[str]]
+    """where the manifest is saved; empty: the default place"""
+    threads: int
+    """threads that list; 0: by cores and file system"""
+    crc: bool
+    """read all bytes, and keep a CRC-32C of each sample"""
+    stat: bool
+    """keep each file's time of modification, for loaders with verify=stat"""
+    place: Literal["none", "inode", "extent"]
+    """save the order in which files lie on the drive, for shuffle=disk-blocks"""
+    format: Literal["auto", "files", "npy", "raw"]
+    """what a file holds: one sample, or many along the first axis or one behind the other"""
+    record_bytes: Union[int, str]
+    """raw: of each sample"""
+    header_bytes: Union[int, str]
+    """raw: of each file before its first sample"""
+    labels: Union[str, os.PathLike[str]]
+    """npy, raw: file with the labels of all samples; empty: labels.npy in the folder, else classes"""
+    keep_stale: bool
+    """open: serve a saved manifest that is older than its data set"""
+    wait_s: float
+    """how long to wait for another process that indexes the same data set"""
+
+
+class RuntimeOptions(TypedDict, total=False):
+    memory_bytes: Union[int, str]
+    """cap on the arenas of all its loaders; 0: none beyond each loader's own"""
+    queue_depth: int
+    """reads in flight of all its loaders"""
+    io_workers: int
+    """threads of the shared pread pool"""

@@ -1,0 +1,206 @@
+"""The data set's manifest: which samples there are, how long they are, and their labels."""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import json
+import os
+from ctypes import POINTER, byref, c_int32, c_int64, c_void_p, sizeof
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+
+from . import _capi, _options
+from .errors import FailedPreconditionError
+
+try:
+    import numpy
+except ImportError:  # numpy is optional: without it columns are array.array
+    numpy = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    import types
+    from typing import Union
+
+    import numpy.typing
+    from typing_extensions import Unpack
+
+    from ._option_types import IndexOptions
+
+    Path = Union[str, os.PathLike[str]]
+    Numbers = numpy.typing.NDArray[Any]
+
+_library = _capi.library
+
+
+class Manifest:
+    """The samples of one data set; ids are 0 .. len(manifest) - 1. Immutable, for any thread.
+
+    ``open`` takes the manifest saved for a data set, and builds it where there is none (or an older one); ``build`` scans anew, ``update``
+    counts what changed; ``open_saved`` opens a manifest's file and never builds. Their options:
+    """
+
+    def __init__(self) -> None:
+        raise TypeError("penstock.Manifest.open(root), build(root), update(root) and open_saved(path) make one")
+
+    _handle: Optional[c_void_p]
+    _view: _capi.ManifestView
+
+    @classmethod
+    def _of(cls, handle: c_void_p) -> "Manifest":
+        self = cls.__new__(cls)
+        self._handle = handle
+        self._view = _capi.ManifestView(sizeof(_capi.ManifestView))
+        _capi.call(_library.penstock_manifest_get, handle, byref(self._view))
+        return self
+
+    @classmethod
+    def open(cls, root: "Path", **options: "Unpack[IndexOptions]") -> "Manifest":
+        """The manifest saved for ``root``; made where there is none, and again where it is damaged or older than the data set."""
+        handle = c_void_p()
+        with _options.options(_capi.INDEX_OPTIONS, dict(options)) as given:
+            _capi.call(_library.penstock_manifest_open, _capi.path_bytes(root), given, byref(handle))
+        return cls._of(handle)
+
+    @classmethod
+    def _scan(cls, function: Any, root: "Path", options: Dict[str, Any]) -> "Tuple[Manifest, Dict[str, Any]]":
+        handle, counts = c_void_p(), c_void_p()
+        with _options.options(_capi.INDEX_OPTIONS, options) as given:
+            _capi.call(function, _capi.path_bytes(root), given, byref(handle), byref(counts))
+        return cls._of(handle), json.loads(_capi.text_of(counts) or "{}")
+
+    @classmethod
+    def build(cls, root: "Path", **options: "Unpack[IndexOptions]") -> "Tuple[Manifest, Dict[str, Any]]":
+        """Scans ``root`` and saves its manifest, whatever was saved before. Also what was found and left out, as counts."""
+        return cls._scan(_library.penstock_manifest_build, root, dict(options))
+
+    @classmethod
+    def update(cls, root: "Path", **options: "Unpack[IndexOptions]") -> "Tuple[Manifest, Dict[str, Any]]":
+        """As ``build``, and counts what changed; checksums of what did not are kept."""
+        return cls._scan(_library.penstock_manifest_update, root, dict(options))
+
+    @classmethod
+    def open_saved(cls, path: "Path", root: "Optional[Path]" = None) -> "Manifest":
+        """Opens a saved manifest's file and never builds one. ``root``: where the data set is now."""
+        handle = c_void_p()
+        root_bytes = None if root is None else _capi.path_bytes(root)
+        _capi.call(_library.penstock_manifest_open_saved, _capi.path_bytes(path), root_bytes, byref(handle))
+        return cls._of(handle)
+
+    def _open_handle(self) -> c_void_p:
+        if self._handle is None:
+            raise FailedPreconditionError("this manifest was closed")
+        return self._handle
+
+    def __len__(self) -> int:
+        return int(self._view.sample_count)
+
+    @property
+    def object_count(self) -> int:
+        """Files."""
+        return int(self._view.object_count)
+
+    @property
+    def total_bytes(self) -> int:
+        return int(self._view.total_bytes)
+
+    @property
+    def max_sample_bytes(self) -> int:
+        return int(self._view.max_sample_bytes)
+
+    @property
+    def record_bytes(self) -> int:
+        """The size of every sample where files are shards of equal records; else 0."""
+        return int(self._view.record_bytes)
+
+    @property
+    def file_bytes(self) -> int:
+        """Of the manifest itself."""
+        return int(self._view.file_bytes)
+
+    @property
+    def has_labels(self) -> bool:
+        return bool(self._view.has_labels)
+
+    @property
+    def has_checksums(self) -> bool:
+        return bool(self._view.has_checksums)
+
+    @property
+    def has_mtimes(self) -> bool:
+        """verify="stat" can be used."""
+        return bool(self._view.has_mtimes)
+
+    @property
+    def has_place_order(self) -> bool:
+        """shuffle="disk-blocks" can be used."""
+        return bool(self._view.has_place_order)
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits; the same for a copy of the data set elsewhere."""
+        return _capi.take_bytes(_library.penstock_manifest_fingerprint, self._open_handle()).decode()
+
+    @property
+    def root(self) -> str:
+        return os.fsdecode(_capi.take_bytes(_library.penstock_manifest_root, self._open_handle(), length=True))
+
+    @property
+    def path(self) -> str:
+        """The manifest's own file; empty where it could not be saved."""
+        return os.fsdecode(_capi.take_bytes(_library.penstock_manifest_path, self._open_handle(), length=True))
+
+    @property
+    def classes(self) -> List[str]:
+        """The class of each label, in the order of the labels."""
+        handle = self._open_handle()
+        return [os.fsdecode(_capi.take_bytes(_library.penstock_manifest_class_name, handle, label, length=True))
+                for label in range(self._view.class_count)]
+
+    def name(self, sample_id: int) -> str:
+        """The sample's path below ``root``. Bytes that are no UTF-8 come as os.fsdecode gives them."""
+        return os.fsdecode(_capi.take_bytes(_library.penstock_manifest_sample_name, self._open_handle(), sample_id, length=True))
+
+    def _numbers(self, typecode: str, ctype: Any, place: int) -> "Numbers":
+        handle = self._open_handle()
+        count = len(self)
+        column = array.array(typecode, bytes(count * ctypes.sizeof(ctype)))
+        if count:
+            pointer = ctypes.cast(c_void_p(column.buffer_info()[0]), POINTER(ctype))
+            columns = (pointer, None) if place == 0 else (None, pointer)
+            _capi.call(_library.penstock_manifest_samples, handle, 0, count, *columns)
+        return column if numpy is None else numpy.frombuffer(column, dtype={"q": "int64", "i": "int32"}[typecode])
+
+    @property
+    def sizes(self) -> "Numbers":
+        """int64, by id: bytes as delivered. A copy, made at each call."""
+        return self._numbers("q", c_int64, 0)
+
+    @property
+    def labels(self) -> "Numbers":
+        """int32, by id; -1: none. A copy, made at each call."""
+        return self._numbers("i", c_int32, 1)
+
+    def verify(self) -> None:
+        """Reads every column and compares its checksum; DataLossError where one is damaged."""
+        _capi.call(_library.penstock_manifest_verify, self._open_handle())
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            _capi.call(_library.penstock_manifest_close, handle)
+
+    def __enter__(self) -> "Manifest":
+        return self
+
+    def __exit__(self, kind: Optional[type], error: Optional[BaseException], trace: "Optional[types.TracebackType]") -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"penstock.Manifest({len(self)} samples, {self.total_bytes} bytes)"
+
+
+Manifest.__doc__ = f"{(Manifest.__doc__ or '').rstrip()}\n\n{_options.help_text(_capi.INDEX_OPTIONS)}\n"
