@@ -186,7 +186,6 @@ def test_load_state_dict_that_is_refused_leaves_the_loader_as_it_was(ragged, ope
     assert ids_of(batches) == whole[10:]
 
 
-@pytest.mark.skipif(penstock._capi.skip is None, reason="this library has no penstock_loader_skip()")
 def test_skip_leaves_steps_out_without_reading_them(ragged, open_loader):
     whole = ids_of(open_loader(ragged, batch_size=10))
     loader = open_loader(ragged, batch_size=10)

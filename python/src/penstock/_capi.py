@@ -97,6 +97,7 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "penstock_batch_get": (c_int32, [_Handle, POINTER(BatchView), _Error]),
     "penstock_batch_release": (c_int32, [_Handle, _Error]),
     "penstock_batch_release_after": (c_int32, [_Handle, c_void_p, _Error]),
+    "penstock_loader_skip": (c_int32, [_Handle, c_int64, _Error]),
     "penstock_batch_wait_on": (c_int32, [_Handle, c_void_p, _Error]),
     "penstock_batch_record_use": (c_int32, [_Handle, c_void_p, _Error]),
     "penstock_batch_to_dlpack": (
@@ -111,13 +112,7 @@ NOT_USED = {
     "penstock_loader_next": "it cannot be interrupted by Ctrl-C; penstock_loader_next_within can",
 }
 
-# Newer than the first release of the ABI: bound where the library has them.
-NEWER: Dict[str, Tuple[Any, List[Any]]] = {
-    "penstock_loader_skip": (c_int32, [_Handle, c_int64, _Error]),
-}
-
 library = _library.load()
-skip: Any = getattr(library, "penstock_loader_skip", None)
 
 
 def _declare() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Optional, Union
 
 from . import _capi, _options
 from .batch import Batch
-from .errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError, UnimplementedError
+from .errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
 from .manifest import Manifest
 
 if TYPE_CHECKING:
@@ -212,15 +212,13 @@ class Loader:
     def skip(self, steps: int) -> None:
         """Goes on ``steps`` steps further in the current epoch without reading them: past what made a loss spike, say."""
         handle = self._open_handle()
-        if _capi.skip is None:
-            raise UnimplementedError("the library that is loaded cannot skip: it is older than this package")
         if not self._consumer.acquire(False):
             raise FailedPreconditionError("another thread is taking a batch of this loader at this moment: one consumer at a time")
         try:
             if self._batch.value is not None and steps > 0:
                 self._drop_taken()
                 steps -= 1
-            _capi.call(_capi.skip, handle, steps)
+            _capi.call(_library.penstock_loader_skip, handle, steps)
             self._fresh = False
         finally:
             self._consumer.release()
