@@ -24,6 +24,8 @@ class LoaderOptions(TypedDict, total=False):
     """chunks of the epoch (V)"""
     tail: Literal["drop", "pad", "partial"]
     """what becomes of an epoch's last, incomplete step"""
+    ledger_path: Union[str, os.PathLike[str]]
+    """what the error policy did is appended to <ledger_path>.<rank>; empty: nowhere"""
     layout: Literal["ragged", "dense"]
     """places with holes, or [B, stride] of equal sizes"""
     policy: Literal["fail", "skip", "substitute"]
@@ -52,12 +54,14 @@ class LoaderOptions(TypedDict, total=False):
     """through the page cache or past it"""
     warm: Literal["auto", "off", "on"]
     """read ahead into the page cache in the order of place"""
+    epochs: int
+    """that will be read in all; 0: not known. Nothing is read ahead beyond the last"""
     streams: int
     """I/O streams; 0: by cpu_share"""
     cpu_share: float
     """of the allowed cores"""
     queue_depth: int
-    """reads in flight; 0: 64 per stream, 256 at most"""
+    """reads in flight; 0: 64 per stream (128 for direct reads of files), 256 at most"""
     read_bytes_max: Union[int, str]
     """largest single read"""
     piece_bytes: Union[int, str]
@@ -73,7 +77,7 @@ class LoaderOptions(TypedDict, total=False):
     coalesce_gap_bytes: Union[int, str]
     """unwanted bytes worth reading to save one read; -1: measured"""
     io_workers: int
-    """both io-wq limits (io_uring); threads of the pread pool"""
+    """both io-wq limits; threads of the pread pool; 0: 16, or 64 for direct reads of files"""
     open_files: int
     """files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none"""
     huge_pages: bool
