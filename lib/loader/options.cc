@@ -159,6 +159,10 @@ const OptionRows<RuntimeOptions>& RuntimeRows() {
        kMost64},
       {{"queue_depth", "speed", "integer", "reads in flight of all its loaders"}, &RuntimeOptions::queue_depth, 1, 1 << 20},
       {{"io_workers", "speed", "integer", "threads of the shared pread pool"}, &RuntimeOptions::io_workers, 1, 4096},
+      {{"loaders", "speed", "integer", "that read at the same time, one per GPU: each has its part of the cores and of queue_depth"},
+       &RuntimeOptions::loaders,
+       1,
+       1024},
   });
   return *table;
 }
