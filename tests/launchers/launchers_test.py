@@ -116,8 +116,7 @@ class Checks:
         print(f"{what}: refused, with the reason")
 
     def end(self):
-        shutil.rmtree(self.folder)
-        return 1 if self.failed else 0
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]
@@ -167,8 +166,11 @@ def slurm(checks):
 
 def main():
     checks = Checks(os.path.abspath(sys.argv[2]))
-    {"mpirun": mpirun, "torchrun": torchrun, "slurm": slurm}[sys.argv[1]](checks)
-    return checks.end()
+    try:
+        {"mpirun": mpirun, "torchrun": torchrun, "slurm": slurm}[sys.argv[1]](checks)
+    finally:
+        checks.end()
+    return 1 if checks.failed else 0
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """A Slurm cluster of several nodes on this one machine, on loopback: munged, slurmctld and one slurmd a node.
 
-Without cgroups and accounting. Debian's slurmd can be started several times on a host, each as a node of its own (slurmd -N). Needs root, and the
-packages slurmctld, slurmd, slurm-client and munge (cmake/install_dependencies.sh launchers).
+Without cgroups and accounting. Debian's slurmd can be started several times on a host, each as a node of its own (slurmd -N). Needs root,
+and the packages slurmctld, slurmd, slurm-client and munge (cmake/install_dependencies.sh launchers).
 """
 
 import os
 import pathlib
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -142,7 +143,36 @@ class SlurmCluster:
                 raise RuntimeError(f"the Slurm cluster does not start: {[daemon.args for daemon in ended]}\n{logs}")
             time.sleep(0.05)
 
+    def run(self, *words):
+        return subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=START_S)
+
+    def end_jobs(self):
+        """Steps outlive a slurmd that ends before them (so that it can be restarted), so they go first."""
+        if not self.daemons or self.daemons[-1].args[0] != "slurmd":
+            return
+        self.run("scancel", "--user=root")
+        deadline = time.monotonic() + 15
+        while self.run("squeue", "-h").stdout.strip() and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def end_leftovers(self):
+        """What hangs all the same is known by the configuration that it was started with, or by the folder that it works in."""
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                environment = (process / "environ").read_bytes()
+                places = [os.readlink(process / "cwd")] + [os.readlink(link) for link in (process / "fd").iterdir()]
+            except OSError:
+                continue
+            name = (process / "comm").read_text().strip() if process.exists() else ""
+            ours = str(self.folder).encode() in environment or any(place.startswith(str(self.folder)) for place in places)
+            if ours and name in ("slurmstepd", "srun", "orted", "mpirun", "salloc"):
+                os.kill(int(process.name), signal.SIGKILL)
+
     def __exit__(self, *ignored):
+        try:
+            self.end_jobs()
+        except (OSError, subprocess.SubprocessError):
+            pass  # a controller that does not answer: its daemons are ended all the same
         for daemon in reversed(self.daemons):
             if daemon.poll() is None:
                 daemon.terminate()
@@ -152,4 +182,5 @@ class SlurmCluster:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+        self.end_leftovers()
         shutil.rmtree(self.folder, ignore_errors=True)
