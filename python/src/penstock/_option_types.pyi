@@ -120,3 +120,5 @@ class RuntimeOptions(TypedDict, total=False):
     """reads in flight of all its loaders"""
     io_workers: int
     """threads of the shared pread pool"""
+    loaders: int
+    """that read at the same time, one per GPU: each has its part of the cores and of queue_depth"""
