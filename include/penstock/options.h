@@ -20,9 +20,9 @@ namespace penstock {
 /// How bytes are moved. kAuto probes by doing, and the report names what it chose and why.
 enum class EngineOption { kAuto, kUring, kThreads };
 
-/// Buffered (page cache) or direct (O_DIRECT) reads. kAuto: direct where the data set is larger than the available memory, or the page cache
-/// did not keep it, and the file system allows it; where only one of `epochs` is read, also where that was measured to be faster. Looked at
-/// again for each epoch; EpochReport::io_why says what was found.
+/// Buffered (page cache) or direct (O_DIRECT) reads. kAuto: direct where the data set is larger than the available memory, or the page
+/// cache did not keep it, and the file system allows it; where only one of `epochs` is read, also where that was measured to be faster.
+/// Looked at again for each epoch; EpochReport::io_why says what was found.
 enum class IoMode { kAuto, kBuffered, kDirect };
 
 /// What happens to a sample that cannot be read, after `retries` further tries.

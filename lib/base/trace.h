@@ -1,5 +1,5 @@
-// The stages of a batch as ranges that a profiler shows (Nsight Systems: domain "penstock"), by NVTX, whose header finds the profiler at run
-// time. In a build without that header, and in a process without a profiler, a range is one load and a branch.
+// The stages of a batch as ranges that a profiler shows (Nsight Systems: domain "penstock"), by NVTX, whose header finds the profiler at
+// run time. In a build without that header, and in a process without a profiler, a range is one load and a branch.
 #ifndef PENSTOCK_BASE_TRACE_H_
 #define PENSTOCK_BASE_TRACE_H_
 

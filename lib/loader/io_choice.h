@@ -45,8 +45,8 @@ IoDecision DecideIo(const IoFacts& facts);
 // Below four fifths of the available memory, the page cache can hold the set beside the trainer's own growth.
 bool FitsInMemory(int64_t data_bytes, int64_t available_bytes);
 
-// Opens the files of `ranges`, reads half of them direct and the others buffered, and these again: some tens of milliseconds where the store
-// is quick. What could not be measured is 0.
+// Opens the files of `ranges`, reads half of them direct and the others buffered, and these again: some tens of milliseconds where the
+// store is quick. What could not be measured is 0.
 IoCosts MeasureIo(const std::shared_ptr<const ObjectStore>& objects, Engine engine, const std::shared_ptr<PreadPool>& pool,
                   const RingOptions& options, uint64_t direct_alignment, absl::Span<const Range> ranges);
 

@@ -212,8 +212,9 @@ Look LookWithin(std::shared_ptr<const ObjectStore> objects, uint32_t object, std
     thread.detach();
   }
   if (!answered) {
-    look.rules = {0, absl::StrCat("a direct read of ", EscapeName(objects->Name(object)), " had no answer for ", patience_ns / kNsPerMs, " ms"),
-                  false};
+    look.rules = {
+        0, absl::StrCat("a direct read of ", EscapeName(objects->Name(object)), " had no answer for ", patience_ns / kNsPerMs, " ms"),
+        false};
   }
   return look;
 }

@@ -48,8 +48,8 @@ class RuntimeCore {
   // The manifest of `root`, shared by all loaders that have it open. `wait_s`: for another process that indexes it.
   absl::StatusOr<std::shared_ptr<const Manifest>> OpenManifest(const std::string& root, const std::string& manifest_path, double wait_s);
 
-  // Takes up to `wanted` reads in flight out of the process's budget, and no more than one loader's part of it, so that who opens later finds
-  // its own; at least `at_least`: a loader beyond the budget still works, at depth 1.
+  // Takes up to `wanted` reads in flight out of the process's budget, and no more than one loader's part of it, so that who opens later
+  // finds its own; at least `at_least`: a loader beyond the budget still works, at depth 1.
   int32_t LeaseDepth(int32_t wanted, int32_t at_least);
   void ReturnDepth(int32_t depth);
 

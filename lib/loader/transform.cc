@@ -38,7 +38,8 @@ absl::Status FillJob(const ImageTransform& transform, PixelJob& job) {
                                                    kPixelChannelsMax, " channels, and an image has at most 2^31 - 1 bytes"));
   }
   if (transform.header_bytes < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("TransformImages: header_bytes is ", transform.header_bytes, "; it must not be negative"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("TransformImages: header_bytes is ", transform.header_bytes, "; it must not be negative"));
   }
   for (int32_t channel = 0; channel < transform.channels; ++channel) {
     const double mean = transform.mean[static_cast<size_t>(channel)];
@@ -46,8 +47,9 @@ absl::Status FillJob(const ImageTransform& transform, PixelJob& job) {
     const auto scale = static_cast<float>(1 / (255 * deviation));
     const auto bias = static_cast<float>(-mean / deviation);
     if (!(deviation > 0) || !std::isfinite(scale) || !std::isfinite(bias)) {
-      return absl::InvalidArgumentError(absl::StrCat("TransformImages: channel ", channel, " has mean ", mean, " and deviation ", deviation,
-                                                     ": the deviation must be above 0, and 1 / (255 * deviation) and mean / deviation finite in float"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("TransformImages: channel ", channel, " has mean ", mean, " and deviation ", deviation,
+                       ": the deviation must be above 0, and 1 / (255 * deviation) and mean / deviation finite in float"));
     }
     job.scale[channel] = scale;
     job.bias[channel] = bias;
@@ -65,9 +67,10 @@ absl::Status CheckSizes(const Batch& batch, const ImageTransform& transform) {
   const int64_t sample_bytes = transform.header_bytes + PixelBytes(transform);
   for (size_t i = 0; i < static_cast<size_t>(batch.size()); ++i) {
     if (batch.valid()[i] == 0 || batch.lengths()[i] == sample_bytes) continue;
-    return absl::InvalidArgumentError(absl::StrCat("TransformImages: sample ", i, " of the batch (id ", batch.ids()[i], ") has ", batch.lengths()[i],
-                                                   " bytes, but a header of ", transform.header_bytes, " and ", transform.height, " x ",
-                                                   transform.width, " x ", transform.channels, " pixels have ", sample_bytes));
+    return absl::InvalidArgumentError(absl::StrCat("TransformImages: sample ", i, " of the batch (id ", batch.ids()[i], ") has ",
+                                                   batch.lengths()[i], " bytes, but a header of ", transform.header_bytes, " and ",
+                                                   transform.height, " x ", transform.width, " x ", transform.channels, " pixels have ",
+                                                   sample_bytes));
   }
   return absl::OkStatus();
 }
@@ -75,8 +78,9 @@ absl::Status CheckSizes(const Batch& batch, const ImageTransform& transform) {
 absl::Status CheckOutput(const PixelJob& job, int64_t needed_bytes, int64_t output_bytes) {
   const int64_t element_bytes = ElementBytes(job.element);
   if (output_bytes < needed_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("TransformImages: the output has ", output_bytes, " bytes, but ", job.samples, " images of ",
-                                                   job.pixels * job.channels, " elements of ", element_bytes, " bytes need ", needed_bytes));
+    return absl::InvalidArgumentError(absl::StrCat("TransformImages: the output has ", output_bytes, " bytes, but ", job.samples,
+                                                   " images of ", job.pixels * job.channels, " elements of ", element_bytes, " bytes need ",
+                                                   needed_bytes));
   }
   if (needed_bytes > 0 && (job.output == nullptr || reinterpret_cast<uintptr_t>(job.output) % static_cast<uintptr_t>(element_bytes) != 0)) {
     return absl::InvalidArgumentError(absl::StrCat("TransformImages: the output must not be null, and be aligned to its elements of ",

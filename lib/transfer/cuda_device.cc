@@ -275,8 +275,9 @@ class CudaDevice final : public Device {
       case cudaErrorNotSupported:
         return absl::UnimplementedError(text);
       case cudaErrorNoKernelImageForDevice:
-        return absl::UnimplementedError(absl::StrCat(text, ". penstock's kernels were compiled for newer GPUs only: build it with this GPU's "
-                                                           "compute capability in PENSTOCK_CUDA_ARCHITECTURES"));
+        return absl::UnimplementedError(absl::StrCat(text,
+                                                     ". penstock's kernels were compiled for newer GPUs only: build it with this GPU's "
+                                                     "compute capability in PENSTOCK_CUDA_ARCHITECTURES"));
       case cudaErrorInvalidValue:
       case cudaErrorInvalidResourceHandle:
         return absl::InvalidArgumentError(text);

@@ -56,7 +56,8 @@ cudaError_t Launch(const PixelJob& job, cudaStream_t cuda_stream) {
   const dim3 grid(static_cast<unsigned>((elements + per_block - 1) / per_block), static_cast<unsigned>(std::min(job.samples, kGridMax)));
   PixelJob argument = job;
   void* arguments[] = {&argument};
-  const void* const kernel = job.planar ? reinterpret_cast<const void*>(&Transform<Element, true>) : reinterpret_cast<const void*>(&Transform<Element, false>);
+  const void* const kernel =
+      job.planar ? reinterpret_cast<const void*>(&Transform<Element, true>) : reinterpret_cast<const void*>(&Transform<Element, false>);
   return cudaLaunchKernel(kernel, grid, dim3(kThreads), arguments, 0, cuda_stream);
 }
 

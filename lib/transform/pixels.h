@@ -15,7 +15,8 @@ inline constexpr int kPixelChannelsMax = 4;
 enum class PixelElement : int32_t { kFloat32, kFloat16, kBfloat16 };
 constexpr int64_t ElementBytes(PixelElement element) { return element == PixelElement::kFloat32 ? 4 : 2; }
 
-// output[b][c][p] (or [b][p][c]) = fma(input[b][p][c], scale[c], bias[c]), cast to `element`. All pointers are the host's, or all the device's.
+// output[b][c][p] (or [b][p][c]) = fma(input[b][p][c], scale[c], bias[c]), cast to `element`. All pointers are the host's, or all the
+// device's.
 struct PixelJob {
   const std::byte* data = nullptr;
   const int64_t* offsets = nullptr;  // of the samples, in data

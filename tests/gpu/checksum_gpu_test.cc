@@ -54,8 +54,8 @@ class Checker {
   Checker& operator=(const Checker&) = delete;
 
   void Enqueue(const Batch& batch, cudaStream_t stream) {
-    REQUIRE_CUDA(LaunchCheckCrc32c(batch.data(), batch.device_offsets(), batch.device_lengths(), batch.device_ids(), batch.size(), expected_,
-                                   wrong_, stream));
+    REQUIRE_CUDA(LaunchCheckCrc32c(batch.data(), batch.device_offsets(), batch.device_lengths(), batch.device_ids(), batch.size(),
+                                   expected_, wrong_, stream));
   }
   // Waits for the whole device.
   unsigned long long Wrong() const {

@@ -56,7 +56,8 @@ int LaunchCheckCrc32c(const std::byte* data, const int64_t* offsets, const int64
                       const uint32_t* expected, unsigned long long* wrong, CUstream_st* cuda_stream) {
   if (samples == 0) return cudaSuccess;
   const auto blocks = static_cast<unsigned>(samples < 65536 ? samples : 65536);
-  CheckCrc32c<<<blocks, kThreads, 0, cuda_stream>>>(reinterpret_cast<const uint8_t*>(data), offsets, lengths, ids, samples, expected, wrong);
+  CheckCrc32c<<<blocks, kThreads, 0, cuda_stream>>>(reinterpret_cast<const uint8_t*>(data), offsets, lengths, ids, samples, expected,
+                                                    wrong);
   return cudaGetLastError();
 }
 

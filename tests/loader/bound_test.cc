@@ -1,7 +1,7 @@
 // "Why is my GPU waiting", asked of a real loader: each bound is provoked, and the verdict must name it, with its figure and its cure.
 //
-// No time is asserted. What is provoked is large against the noise of a busy machine (20 ms, where a read takes 0.1 ms); and since a machine
-// may be so busy that the CPU bounds everything for a while, a provocation counts as answered when one of three runs names it.
+// No time is asserted. What is provoked is large against the noise of a busy machine (20 ms, where a read takes 0.1 ms); and since a
+// machine may be so busy that the CPU bounds everything for a while, a provocation counts as answered when one of three runs names it.
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>

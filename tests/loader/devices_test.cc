@@ -35,7 +35,8 @@ struct Node {
     options.loaders = count;
     runtime = RuntimeCore::MakeRuntime(
         options,
-        [devices = devices](int ordinal) -> absl::StatusOr<std::shared_ptr<Device>> { return devices[static_cast<size_t>(ordinal)]; }, topology);
+        [devices = devices](int ordinal) -> absl::StatusOr<std::shared_ptr<Device>> { return devices[static_cast<size_t>(ordinal)]; },
+        topology);
   }
 
   LoaderOptions Options(const DataSet& data, int device) const {
@@ -73,7 +74,8 @@ Taken TakeAll(Loader& loader) {
       const int64_t id = batch->ids()[i];
       const auto bytes = static_cast<size_t>(batch->lengths()[i]);
       const std::string text(reinterpret_cast<const char*>(batch->data()) + batch->offsets()[i], bytes);
-      taken.wrong += bytes != manifest->StoredBytes(id) || text != DataSet::Content(manifest->Name(id), bytes) || batch->device_ids()[i] != id;
+      taken.wrong +=
+          bytes != manifest->StoredBytes(id) || text != DataSet::Content(manifest->Name(id), bytes) || batch->device_ids()[i] != id;
       taken.ids.push_back(id);
     }
   }

@@ -1,5 +1,5 @@
-// A profiler in small, as NVTX loads one (NVTX_INJECTION64_PATH): counts the ranges of each name, and those that end without having begun on
-// the same thread. The test asks for the counts by the last function.
+// A profiler in small, as NVTX loads one (NVTX_INJECTION64_PATH): counts the ranges of each name, and those that end without having begun
+// on the same thread. The test asks for the counts by the last function.
 #include <nvtx3/nvToolsExt.h>
 
 #include <map>

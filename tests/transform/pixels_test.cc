@@ -64,7 +64,8 @@ double ElementAt(const PixelJob& job, int64_t index) {
 double Tolerance(PixelElement element, double product, double bias, double result) {
   const double in_float = std::ldexp(std::fabs(product) + std::fabs(bias) + std::fabs(result), -24) * 1.001;
   if (element == PixelElement::kFloat32) return in_float;
-  return in_float + (element == PixelElement::kFloat16 ? std::ldexp(std::fabs(result), -11) + std::ldexp(1.0, -25) : std::ldexp(std::fabs(result), -8));
+  return in_float + (element == PixelElement::kFloat16 ? std::ldexp(std::fabs(result), -11) + std::ldexp(1.0, -25)
+                                                       : std::ldexp(std::fabs(result), -8));
 }
 
 constexpr float kMean[4] = {0.485F, 0.456F, 0.406F, 0.5F};
@@ -100,7 +101,8 @@ TEST_CASE("every byte in every channel, type and layout is the formula's value, 
   for (int64_t sample = 0; sample < kSamples; ++sample) {
     for (int64_t index = 0; index < kPixels; ++index) {
       for (int channel = 0; channel < channels; ++channel) {
-        data[static_cast<size_t>(offsets[static_cast<size_t>(sample)] + kHeader + index * channels + channel)] = pixel(sample, index, channel);
+        data[static_cast<size_t>(offsets[static_cast<size_t>(sample)] + kHeader + index * channels + channel)] =
+            pixel(sample, index, channel);
       }
     }
   }
