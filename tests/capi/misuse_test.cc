@@ -496,11 +496,13 @@ TEST_CASE("in a forked child the parent's loader and batch are refused, closing 
         penstock_loader* refused = nullptr;
         if (penstock_loader_open(options.get(), runtime, &refused, nullptr) != PENSTOCK_FAILED_PRECONDITION) return "the parent's runtime";
         if (penstock_runtime_close(runtime, nullptr) != PENSTOCK_OK) return "runtime";
+#if !defined(__SANITIZE_THREAD__)  // which ends a child of a process with threads that starts one
         penstock_loader* own = nullptr;
         if (penstock_loader_open(options.get(), nullptr, &own, nullptr) != PENSTOCK_OK) return "open";
         penstock_batch* taken = nullptr;
         if (penstock_loader_next(own, &taken, nullptr) != PENSTOCK_OK) return "next";
         if (penstock_batch_release(taken, nullptr) != PENSTOCK_OK || penstock_loader_close(own, nullptr) != PENSTOCK_OK) return "close";
+#endif
         return "";
       });
       CHECK(result == "");

@@ -389,7 +389,7 @@ TEST_CASE("a codec's bytes go to the device, its scratch memory does not", "[dev
 }
 
 TEST_CASE("an error on one GPU neither hangs nor fails the loader of another", "[device]") {
-  const DataSet data(160, 20000);
+  const DataSet data(640, 20000);  // more batches than are made ahead
   ScriptedDeviceOptions other_options;
   other_options.index = 1;
   other_options.pci_bus_id = "0000:9d:00.0";
@@ -409,9 +409,9 @@ TEST_CASE("an error on one GPU neither hangs nor fails the loader of another", "
   REQUIRE_OK(first->Next());
   bad->LoseContext(absl::InternalError("uncorrectable ECC error"));
   absl::Status status;
-  for (int i = 0; i < 10 && status.ok(); ++i) status = first->Next().status();
+  for (int i = 0; i < 20 && status.ok(); ++i) status = first->Next().status();
   CHECK(absl::IsInternal(status));
-  CHECK(TakeDeviceEpoch(*second).size() == 80);
+  CHECK(TakeDeviceEpoch(*second).size() == 320);
   first.reset();
   second.reset();
   RequireNoViolations(*good);

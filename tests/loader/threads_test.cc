@@ -130,8 +130,8 @@ TEST_CASE("memory that comes back at the moment when there is none is found", "[
       held.push_back(*std::move(batch));
       ++taken;
     }
-    CHECK(released > 0);
     loader.reset();  // before what its hook refers to
+    CHECK(released > 0);
   }
 }
 
