@@ -23,7 +23,7 @@ using namespace penstock::testing;
 
 // A forked child never frees what the parent's threads hold; LeakSanitizer would call that a leak, and asks this first.
 static int leaks_are_known = 0;
-extern "C" int __lsan_is_turned_off();
+extern "C" __attribute__((visibility("default"))) int __lsan_is_turned_off();
 extern "C" int __lsan_is_turned_off() { return leaks_are_known; }
 
 namespace {
