@@ -27,10 +27,8 @@ struct DoctorReport {
 };
 
 /// Looks at the engine (by trying it), kernel, limits, memory, cores, NUMA binding, GPUs and, where `root` is not empty, at a data set:
-/// its file
-/// system, what that allows (by trying it on one file), and its size against the memory available. `source` is where cores, nodes and GPUs
-/// are
-/// read from.
+/// its file system, what that allows (by trying it on one file), and its size against the memory available. `source` is where cores, nodes
+/// and GPUs are read from.
 ///
 /// Errors:   none: what cannot be read is a finding.
 /// Threads:  any.

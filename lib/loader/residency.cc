@@ -64,8 +64,7 @@ int64_t CgroupPageCache(const std::string& folder) {
 }
 
 // The least that the limits of this process's memory cgroup and of those above it leave; 0 where there are none. A batch system's job has
-// its
-// limit below the mount's root; in a container the path is the host's, and the root is what counts.
+// its limit below the mount's root; in a container the path is the host's, and the root is what counts.
 int64_t CgroupAvailable() {
   int64_t least = 0;
   std::ifstream cgroups("/proc/self/cgroup");
@@ -120,8 +119,7 @@ DirectRule ProbeDirect(const OpenTarget& target) {
 }
 
 // By doing: preadv2(2) with RWF_NOWAIT gives EOPNOTSUPP where the file system cannot promise not to sleep (FUSE, NFS). io_uring asks the
-// same
-// question, and hands the read to its worker pool then (io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS).
+// same question, and hands the read to its worker pool then (io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS).
 bool AnswersAtOnce(const OpenTarget& target) {
   const UniqueFd fd(::openat(target.dir_fd, target.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!fd.valid()) return true;
