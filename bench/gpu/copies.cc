@@ -81,18 +81,13 @@ struct PieceRate {
   double submit_us = 0;  // of the CPU, per piece
 };
 
-// Pieces one behind the other, as a loader gives them: wall time from the first call to the last byte.
-PieceRate PiecesGbPerS(const HostMemory& host, void* device, size_t piece, size_t stream_count) {
-  CudaStreams streams(stream_count);
-  const size_t pieces = std::max<size_t>(1, std::min(kMoved, piece * 65536) / piece);
+// Gives `pieces` pieces to the streams by `submit`, again and again: wall time from the first call to the last byte.
+template <typename Submit>
+PieceRate TimePieces(CudaStreams& streams, size_t piece, size_t pieces, Submit&& submit) {
   std::vector<double> rates, submits;
   for (int repeat = 0; repeat <= kRepeats; ++repeat) {
     const int64_t begin_ns = MonotonicNs();
-    for (size_t i = 0; i < pieces; ++i) {
-      const size_t offset = i * piece % host.bytes();
-      PENSTOCK_CUDA_OK(cudaMemcpyAsync(static_cast<std::byte*>(device) + offset, host.data() + offset, piece, cudaMemcpyHostToDevice,
-                                       streams.all[i % stream_count]));
-    }
+    submit();
     const int64_t submitted_ns = MonotonicNs();
     streams.Wait();
     if (repeat == 0) continue;
@@ -100,6 +95,19 @@ PieceRate PiecesGbPerS(const HostMemory& host, void* device, size_t piece, size_
     submits.push_back(static_cast<double>(submitted_ns - begin_ns) / 1e3 / static_cast<double>(pieces));
   }
   return {Median(rates), Median(submits)};
+}
+
+// Pieces one behind the other, as a loader gives them.
+PieceRate PiecesGbPerS(const HostMemory& host, void* device, size_t piece, size_t stream_count) {
+  CudaStreams streams(stream_count);
+  const size_t pieces = std::max<size_t>(1, std::min(kMoved, piece * 65536) / piece);
+  return TimePieces(streams, piece, pieces, [&] {
+    for (size_t i = 0; i < pieces; ++i) {
+      const size_t offset = i * piece % host.bytes();
+      PENSTOCK_CUDA_OK(cudaMemcpyAsync(static_cast<std::byte*>(device) + offset, host.data() + offset, piece, cudaMemcpyHostToDevice,
+                                       streams.all[i % stream_count]));
+    }
+  });
 }
 
 #if CUDART_VERSION >= 12080
@@ -116,9 +124,7 @@ PieceRate BatchedGbPerS(const HostMemory& host, void* device, size_t piece, size
   cudaMemcpyAttributes attributes = {};
   attributes.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
   size_t first = 0;
-  std::vector<double> rates, submits;
-  for (int repeat = 0; repeat <= kRepeats; ++repeat) {
-    const int64_t begin_ns = MonotonicNs();
+  return TimePieces(streams, piece, pieces, [&] {
     for (size_t done = 0; done < pieces; done += per_call) {
       for (size_t i = 0; i < per_call; ++i) {
         const size_t offset = (done + i) * piece % host.bytes();
@@ -134,13 +140,7 @@ PieceRate BatchedGbPerS(const HostMemory& host, void* device, size_t piece, size
                                             streams.all[0]));
 #endif
     }
-    const int64_t submitted_ns = MonotonicNs();
-    streams.Wait();
-    if (repeat == 0) continue;
-    rates.push_back(static_cast<double>(pieces * piece) / static_cast<double>(MonotonicNs() - begin_ns));
-    submits.push_back(static_cast<double>(submitted_ns - begin_ns) / 1e3 / static_cast<double>(pieces));
-  }
-  return {Median(rates), Median(submits)};
+  });
 }
 #endif
 
