@@ -47,6 +47,17 @@ absl::Status WithLoaderOptions(const char* function, penstock_options* handle, B
   return body(*options);
 }
 
+// Runs `body` on an options object, for an option of that name; `value` is what comes in or goes out.
+template <typename Body>
+absl::Status WithOption(const char* function, const penstock_options* handle, const char* name, const void* value, Body&& body) {
+  absl::StatusOr<std::shared_ptr<OptionsObject>> object = Find<OptionsObject>(function, handle);
+  if (!object.ok()) return object.status();
+  if (name == nullptr) return Missing(function, "name");
+  if (value == nullptr) return Missing(function, "value");
+  std::lock_guard<std::mutex> lock((*object)->mutex);
+  return body((*object)->options);
+}
+
 }  // namespace
 
 int64_t penstock_option_count(int32_t table) {
@@ -97,30 +108,23 @@ penstock_code penstock_options_close(penstock_options* options, penstock_error**
 }
 
 penstock_code penstock_options_set(penstock_options* options, const char* name, const char* value, penstock_error** error) {
-  return Call(error, [&, function = __func__]() -> absl::Status {
-    absl::StatusOr<std::shared_ptr<OptionsObject>> object = Find<OptionsObject>(function, options);
-    if (!object.ok()) return object.status();
-    if (name == nullptr) return Missing(function, "name");
-    if (value == nullptr) return Missing(function, "value");
-    std::lock_guard<std::mutex> lock((*object)->mutex);
-    return std::visit([&](auto& held) { return SetOption(held, name, value); }, (*object)->options);
+  return Call(error, [&, function = __func__] {
+    return WithOption(function, options, name, value,
+                      [&](auto& held) { return std::visit([&](auto& of) { return SetOption(of, name, value); }, held); });
   });
 }
 
 penstock_code penstock_options_get(const penstock_options* options, const char* name, char** value, penstock_error** error) {
   if (value != nullptr) *value = nullptr;
-  return Call(error, [&, function = __func__]() -> absl::Status {
-    absl::StatusOr<std::shared_ptr<OptionsObject>> object = Find<OptionsObject>(function, options);
-    if (!object.ok()) return object.status();
-    if (name == nullptr) return Missing(function, "name");
-    if (value == nullptr) return Missing(function, "value");
-    std::lock_guard<std::mutex> lock((*object)->mutex);
-    for (const OptionInfo& info : TableOf(static_cast<int32_t>((*object)->options.index()))->infos) {
-      if (absl::string_view(info.name) != name) continue;
-      return GiveText(std::visit([&](const auto& held) { return GetOption(held, name); }, (*object)->options), value);
-    }
-    // For the text with the nearest name.
-    return std::visit([&](auto held) { return SetOption(held, name, ""); }, (*object)->options);
+  return Call(error, [&, function = __func__] {
+    return WithOption(function, options, name, value, [&](const auto& held) -> absl::Status {
+      for (const OptionInfo& info : TableOf(static_cast<int32_t>(held.index()))->infos) {
+        if (absl::string_view(info.name) != name) continue;
+        return GiveText(std::visit([&](const auto& of) { return GetOption(of, name); }, held), value);
+      }
+      // For the text with the nearest name.
+      return std::visit([&](auto of) { return SetOption(of, name, ""); }, held);
+    });
   });
 }
 
