@@ -56,8 +56,7 @@ void LoaderCore::ChooseIo() {
   residency_ = LookAtResidency(*manifest_, objects_, looks ? SomeRanges(epoch_, kSampled) : std::vector<Range>(),
                                options_.io == IoMode::kDirect, patience_ns);
   const bool one_range = manifest_->range_count() == manifest_->sample_count();
-  if (looks && residency_.direct_alignment > 0 && one_range && IsLastEpoch(epoch_) && residency_.cached_share < 0.9 &&
-      FitsInMemory(residency_.data_bytes, residency_.available_bytes)) {
+  if (looks && one_range && CostsDecide(FactsOf(epoch_))) {
     io_costs_ = MeasureIo(objects_, engine_, pool_, ring_options_, static_cast<uint64_t>(residency_.direct_alignment),
                           SomeRanges(epoch_ + 1, kMeasured));
   }
@@ -129,8 +128,14 @@ IoDecision LoaderCore::LookAgain(int64_t epoch) {
   facts.not_kept = page_cache_lost_;
   IoDecision decision = DecideIo(facts);
   plan_options_.direct_alignment = decision.direct ? static_cast<uint64_t>(residency_.direct_alignment) : 0;
-  plan_options_.sort_by_place = !packed_ && (options_.disk_blocks || (decision.direct && manifest_->place_hint(0) != 0));
+  plan_options_.sort_by_place = SortsByPlace();
   return decision;
+}
+
+// Among the files of one batch there are neighbours only where the order brings them together, and a direct read always meets the drive.
+bool LoaderCore::SortsByPlace() const {
+  const bool direct = plan_options_.direct_alignment != 0;
+  return !packed_ && (options_.disk_blocks || (direct && manifest_->place_hint(0) != 0));
 }
 
 }  // namespace penstock

@@ -38,8 +38,7 @@ absl::Status LoaderCore::ResolveMemory() {
   plan_options_.split_large = codec_->identity();
   plan_options_.piece_bytes = static_cast<uint64_t>(options_.piece_bytes);
   plan_options_.sort_by_object = packed_;
-  // Among the files of one batch there are neighbours only where the order brings them together, and a direct read always meets the drive.
-  plan_options_.sort_by_place = !packed_ && (options_.disk_blocks || (direct_ && manifest_->place_hint(0) != 0));
+  plan_options_.sort_by_place = SortsByPlace();
 
   // The largest batch there can be: first by the largest sample, which costs nothing; if that is too much, by the batch_size largest.
   // On the host path it lies in the arena, as a whole, and one more is kept in reserve. On the device path it lies in device_bytes.

@@ -24,6 +24,11 @@ constexpr double kWorthIt = 0.9;                  // of the other's cost: below 
 
 bool FitsInMemory(int64_t data_bytes, int64_t available_bytes) { return available_bytes == 0 || data_bytes < available_bytes / 5 * 4; }
 
+bool CostsDecide(const IoFacts& facts) {
+  return facts.cached_share < kAllCached && FitsInMemory(facts.data_bytes, facts.available_bytes) && !facts.not_kept &&
+         facts.direct_alignment > 0 && facts.last_epoch;
+}
+
 IoDecision DecideIo(const IoFacts& facts) {
   std::string sizes = absl::StrCat("the data set has ", FormatBytes(facts.data_bytes), ", memory available is ",
                                    FormatBytes(facts.available_bytes));

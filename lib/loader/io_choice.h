@@ -42,6 +42,9 @@ struct IoDecision {
 // the last epoch nothing is gained by filling it, and the cheaper way is taken.
 IoDecision DecideIo(const IoFacts& facts);
 
+// Whether the costs are what DecideIo() would decide by, so that they are worth measuring.
+bool CostsDecide(const IoFacts& facts);
+
 // Below four fifths of the available memory, the page cache can hold the set beside the trainer's own growth.
 bool FitsInMemory(int64_t data_bytes, int64_t available_bytes);
 

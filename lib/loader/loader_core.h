@@ -153,6 +153,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   void StartWarmer(int64_t epoch);
   void ChooseIo();
   bool LooksAtPageCache() const;
+  bool SortsByPlace() const;
   void SizeRings();
   int IoWorkers() const;
   std::vector<Range> SomeRanges(int64_t epoch, int64_t count) const;
