@@ -67,6 +67,19 @@ void CheckRefused(const std::vector<std::string>& paths, absl::StatusCode code, 
   CHECK(absl::StrContains(status.message(), words));
 }
 
+// Batches of 5 in the order of the ids, with a ledger in `folder`; the file of sample `id` is gone since it was indexed.
+LoaderOptions SkippingWithout(const DataSet& data, const Folder& folder, int64_t id) {
+  LoaderOptions options = data.Options(5);
+  options.shuffle = false;
+  options.policy = ErrorPolicy::kSkip;
+  options.ledger_path = folder.Path("ledger");
+  Index(options);
+  const auto manifest = Manifest::Open(data.root());
+  REQUIRE_OK(manifest);
+  std::filesystem::remove(data.root() + "/" + (*manifest)->Name(id));
+  return options;
+}
+
 }  // namespace
 
 TEST_CASE("the ledgers of the ranks are merged in the order of the positions", "[ledger]") {
@@ -205,14 +218,7 @@ TEST_CASE("loaders write what the policy did into the ledgers of their ranks, an
 TEST_CASE("a batch that was not handed out is not in the ledger", "[ledger]") {
   const DataSet data(60, -100);
   const Folder folder;
-  LoaderOptions options = data.Options(5);
-  options.shuffle = false;
-  options.policy = ErrorPolicy::kSkip;
-  options.ledger_path = folder.Path("ledger");
-  Index(options);
-  const auto manifest = Manifest::Open(data.root());
-  REQUIRE_OK(manifest);
-  std::filesystem::remove(data.root() + "/" + (*manifest)->Name(12));
+  const LoaderOptions options = SkippingWithout(data, folder, 12);
   const auto loader = MustOpen(options);
   REQUIRE_OK(loader->Next());
   REQUIRE_OK(loader->Next());
@@ -233,14 +239,7 @@ TEST_CASE("a ledger that cannot be opened is named", "[ledger]") {
 TEST_CASE("a ledger that cannot be written any more is a warning and the run goes on", "[ledger]") {
   const DataSet data(60, -100);
   const Folder folder;
-  LoaderOptions options = data.Options(5);
-  options.shuffle = false;
-  options.policy = ErrorPolicy::kSkip;
-  options.ledger_path = folder.Path("ledger");
-  Index(options);
-  const auto manifest = Manifest::Open(data.root());
-  REQUIRE_OK(manifest);
-  std::filesystem::remove(data.root() + "/" + (*manifest)->Name(2));
+  const LoaderOptions options = SkippingWithout(data, folder, 2);
   LogCapture log;
   const auto loader = MustOpen(options);
   // As a full disk: the file may not grow.
