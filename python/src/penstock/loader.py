@@ -11,13 +11,12 @@ from ctypes import byref, c_int64, c_void_p
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Optional, Union
 
 from . import _capi, _options
+from ._handle import Handle
 from .batch import Batch
 from .errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
 from .manifest import Manifest
 
 if TYPE_CHECKING:
-    import types
-
     from typing_extensions import Unpack
 
     from ._option_types import LoaderOptions, RuntimeOptions
@@ -31,7 +30,7 @@ _WAIT_MS = 100
 _open_loaders: "weakref.WeakSet[Loader]" = weakref.WeakSet()
 
 
-class Runtime:
+class Runtime(Handle):
     """What the loaders of a process share: budgets of memory and of reads in flight, open files, threads.
 
     Loaders that are given none share the process's own. A loader keeps its runtime: closing it first is allowed.
@@ -39,32 +38,19 @@ class Runtime:
     Options:
     """
 
+    _what = "runtime"
+
     def __init__(self, **options: "Unpack[RuntimeOptions]") -> None:
-        self._handle: Optional[c_void_p] = None
         handle = c_void_p()
         with _options.options(_capi.RUNTIME_OPTIONS, dict(options)) as given:
             _capi.call(_library.penstock_runtime_create, given, byref(handle))
         self._handle = handle
-
-    def _open_handle(self) -> c_void_p:
-        if self._handle is None:
-            raise FailedPreconditionError("this runtime was closed")
-        return self._handle
 
     def close(self) -> None:
         """Its loaders keep it until they are closed. Twice is allowed."""
         handle, self._handle = self._handle, None
         if handle is not None:
             _capi.call(_library.penstock_runtime_close, handle)
-
-    def __enter__(self) -> "Runtime":
-        return self
-
-    def __exit__(self, kind: Optional[type], error: Optional[BaseException], trace: "Optional[types.TracebackType]") -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def _explained(error: Exception) -> Exception:
@@ -99,7 +85,7 @@ class _Epoch(Iterator[Batch]):
         return batch
 
 
-class Loader:
+class Loader(Handle):
     """One rank's stream of batches, read by the library's threads: no worker processes, nothing pickled.
 
         with penstock.Loader("train", batch_size=256) as loader:
@@ -118,9 +104,10 @@ class Loader:
     Options (behaviour first, then speed; what is in brackets is the default):
     """
 
+    _what = "loader"
+
     def __init__(self, root: "Union[str, os.PathLike[str]]", *, ids: Optional[Any] = None, runtime: Optional[Runtime] = None,
                  state: "Optional[Union[str, Mapping[str, Any]]]" = None, **options: "Unpack[LoaderOptions]") -> None:
-        self._handle: Optional[c_void_p] = None
         self._values: Dict[str, Any] = {"root": root, **options}
         self._ids = None if ids is None else _options.ids_array(ids)
         self._runtime = runtime
@@ -141,11 +128,6 @@ class Loader:
         with _options.options(_capi.LOADER_OPTIONS, values, self._ids) as options:
             _capi.call(_library.penstock_loader_open, options, runtime, byref(handle))
         return handle
-
-    def _open_handle(self) -> c_void_p:
-        if self._handle is None:
-            raise FailedPreconditionError("this loader was closed")
-        return self._handle
 
     # Batches
 
@@ -307,16 +289,6 @@ class Loader:
             self._drop_taken()
             _open_loaders.discard(self)
             _capi.call(_library.penstock_loader_close, handle)
-
-    def __enter__(self) -> "Loader":
-        return self
-
-    def __exit__(self, kind: Optional[type], error: Optional[BaseException], trace: "Optional[types.TracebackType]") -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:
-            self.close()
 
     def __repr__(self) -> str:
         return f"penstock.Loader({os.fsdecode(self._values['root'])!r}{'' if self._handle else ', closed'})"

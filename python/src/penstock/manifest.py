@@ -10,7 +10,7 @@ from ctypes import POINTER, byref, c_int32, c_int64, c_void_p, sizeof
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from . import _capi, _options
-from .errors import FailedPreconditionError
+from ._handle import Handle
 
 try:
     import numpy
@@ -18,7 +18,6 @@ except ImportError:  # numpy is optional: without it columns are array.array
     numpy = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    import types
     from typing import Union
 
     import numpy.typing
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 _library = _capi.library
 
 
-class Manifest:
+class Manifest(Handle):
     """The samples of one data set; ids are 0 .. len(manifest) - 1. Immutable, for any thread.
 
     ``open`` takes the manifest saved for a data set, and builds it where there is none (or an older one); ``build`` scans anew, ``update``
@@ -42,7 +41,7 @@ class Manifest:
     def __init__(self) -> None:
         raise TypeError("penstock.Manifest.open(root), build(root), update(root) and open_saved(path) make one")
 
-    _handle: Optional[c_void_p]
+    _what = "manifest"
     _view: _capi.ManifestView
 
     @classmethod
@@ -85,11 +84,6 @@ class Manifest:
         root_bytes = None if root is None else _capi.path_bytes(root)
         _capi.call(_library.penstock_manifest_open_saved, _capi.path_bytes(path), root_bytes, byref(handle))
         return cls._of(handle)
-
-    def _open_handle(self) -> c_void_p:
-        if self._handle is None:
-            raise FailedPreconditionError("this manifest was closed")
-        return self._handle
 
     def __len__(self) -> int:
         return int(self._view.sample_count)
@@ -188,16 +182,6 @@ class Manifest:
         handle, self._handle = self._handle, None
         if handle is not None:
             _capi.call(_library.penstock_manifest_close, handle)
-
-    def __enter__(self) -> "Manifest":
-        return self
-
-    def __exit__(self, kind: Optional[type], error: Optional[BaseException], trace: "Optional[types.TracebackType]") -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:
-            self.close()
 
     def __repr__(self) -> str:
         return f"penstock.Manifest({len(self)} samples, {self.total_bytes} bytes)"
