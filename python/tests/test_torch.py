@@ -125,22 +125,22 @@ def test_a_bad_option_is_named_at_the_first_use(ragged):
         iter(data_set(ragged, batchsize=3))
 
 
+def stateful_loader(root):
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    return stateful.StatefulDataLoader(data_set(root, batch_size=10, transform=ids), batch_size=None)
+
+
 @pytest.mark.parametrize("taken", [0, 1, 4, 10])
 def test_torchdata_resumes_exactly(ragged, taken):
-    stateful = pytest.importorskip("torchdata.stateful_dataloader")
-
-    def loader():
-        return stateful.StatefulDataLoader(data_set(ragged, batch_size=10, transform=ids), batch_size=None)
-
-    whole = loader()
+    whole = stateful_loader(ragged)
     reference = [flat(whole) for _ in range(3)]
 
-    first = loader()
+    first = stateful_loader(ragged)
     batches = iter(first)
     before = flat(next(batches) for _ in range(taken))
     state = first.state_dict()
 
-    second = loader()
+    second = stateful_loader(ragged)
     second.load_state_dict(state)
     after = flat(second)
     if taken == 10:
@@ -154,24 +154,19 @@ def test_torchdata_resumes_exactly(ragged, taken):
 
 
 def test_torchdata_resumes_in_a_later_epoch_and_after_one(ragged):
-    stateful = pytest.importorskip("torchdata.stateful_dataloader")
-
-    def loader():
-        return stateful.StatefulDataLoader(data_set(ragged, batch_size=10, transform=ids), batch_size=None)
-
-    whole = loader()
+    whole = stateful_loader(ragged)
     reference = [flat(whole) for _ in range(3)]
-    first = loader()
+    first = stateful_loader(ragged)
     flat(first)
     between = first.state_dict()
     batches = iter(first)
     part = flat(next(batches) for _ in range(3))
     within = first.state_dict()
 
-    second = loader()
+    second = stateful_loader(ragged)
     second.load_state_dict(between)
     assert flat(second) == reference[1]
-    third = loader()
+    third = stateful_loader(ragged)
     third.load_state_dict(within)
     assert part + flat(third) == reference[1]
     assert flat(third) == reference[2]
