@@ -2,6 +2,7 @@
 #include "loader/loader_core.h"
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kProbePatienceNs = 10 * kNsPerSecond;  // for the store's answer to a direct read
+constexpr int64_t kLookPatienceNs = kNsPerSecond / 5;    // for the look at the page cache between two epochs
 constexpr int64_t kSampled = 32;                         // samples looked at, whether they are in the page cache
 constexpr int64_t kMeasured = 4 * 32;                    // samples read to measure what a read costs: half of them direct
 // Direct reads of files hold their place in the ring from the open on, and cold opens take as long as reads.
@@ -47,6 +49,7 @@ IoFacts LoaderCore::FactsOf(int64_t epoch) const {
   facts.cached_share = residency_.cached_share;
   facts.last_epoch = IsLastEpoch(epoch);
   facts.costs = io_costs_;
+  facts.measuring = measures_io_;
   return facts;
 }
 
@@ -57,8 +60,12 @@ void LoaderCore::ChooseIo() {
                                options_.io == IoMode::kDirect, patience_ns);
   const bool one_range = manifest_->range_count() == manifest_->sample_count();
   if (looks && one_range && CostsDecide(FactsOf(epoch_))) {
-    io_costs_ = MeasureIo(objects_, engine_, pool_, ring_options_, static_cast<uint64_t>(residency_.direct_alignment),
-                          SomeRanges(epoch_ + 1, kMeasured));
+    // Beside the first batches; but whether anything is read ahead has to be known before them.
+    if (options_.warm == WarmAhead::kOff) {
+      measures_io_ = true;
+    } else {
+      io_costs_ = IoMeasurement()();
+    }
   }
   IoDecision decision = DecideIo(FactsOf(epoch_));
   may_switch_io_ = looks && one_range && residency_.direct_alignment > 0;
@@ -82,11 +89,19 @@ void LoaderCore::ChooseIo() {
   // Direct reads begin at an aligned byte; samples of several ranges are packed without holes, which that forbids.
   if (decision.direct && !one_range) decision = {false, "samples of several ranges are read buffered"};
   direct_ = decision.direct;
+  measures_io_ = measures_io_ && direct_;
   SizeRings();
   plan_options_.direct_alignment = direct_ ? static_cast<uint64_t>(residency_.direct_alignment) : 0;
   setup_.io = direct_ ? "direct" : "buffered";
   setup_.io_why = decision.why;
   epoch_io_.push_back({epoch_, direct_, decision.why});
+}
+
+std::function<IoCosts()> LoaderCore::IoMeasurement() const {
+  return [objects = objects_, engine = engine_, pool = pool_, ring_options = ring_options_,
+          alignment = static_cast<uint64_t>(residency_.direct_alignment), ranges = SomeRanges(epoch_ + 1, kMeasured)] {
+    return MeasureIo(objects, engine, pool, ring_options, alignment, ranges);
+  };
 }
 
 // Only where it is `auto`, and where a set is large enough that looking at some of its files costs nothing beside reading it.
@@ -120,13 +135,24 @@ IoDecision LoaderCore::LookAgain(int64_t epoch) {
   const bool was_direct = plan_options_.direct_alignment != 0;
   IoFacts facts = FactsOf(epoch);
   facts.available_bytes = AvailableMemory();
-  facts.cached_share = CachedShare(*objects_, SomeRanges(epoch, kSampled));
+  facts.cached_share = CachedShareWithin(objects_, SomeRanges(epoch, kSampled), kLookPatienceNs);
   // What this rank and its neighbours on the node have brought in.
   const double read_share =
       std::min(1.0, static_cast<double>(buffered_samples_ * local_world_size_) / static_cast<double>(order_->size()));
   page_cache_lost_ = page_cache_lost_ || (!was_direct && facts.cached_share >= 0 && facts.cached_share < read_share / 2);
   facts.not_kept = page_cache_lost_;
-  IoDecision decision = DecideIo(facts);
+  return PlanBy(DecideIo(facts));
+}
+
+// What the planner does when the costs have come, in the middle of an epoch.
+IoDecision LoaderCore::TakeIoCosts(int64_t epoch) {
+  io_costs_ = *measuring_io_->Within(0);
+  measuring_io_.reset();
+  measures_io_ = false;
+  return PlanBy(DecideIo(FactsOf(epoch)));
+}
+
+IoDecision LoaderCore::PlanBy(IoDecision decision) {
   plan_options_.direct_alignment = decision.direct ? static_cast<uint64_t>(residency_.direct_alignment) : 0;
   plan_options_.sort_by_place = SortsByPlace();
   return decision;

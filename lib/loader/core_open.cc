@@ -263,6 +263,8 @@ absl::Status LoaderCore::StartStreams() {
     if (!thread->status.ok()) return thread->status;
   }
   rings_agreed_ = true;
+  // After the streams' rings, for the measurement's counts against the same limits.
+  if (measures_io_) measuring_io_ = std::make_unique<Aside<IoCosts>>(IoMeasurement());
   rings_.notify_all();
   lock.unlock();
   StartWarmer(epoch_);

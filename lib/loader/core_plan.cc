@@ -89,6 +89,7 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
 
   planning_ = true;
   const bool look_again = may_switch_io_ && again == nullptr && epoch != epoch_io_.back().epoch;
+  const bool costs_came = measuring_io_ != nullptr && again == nullptr && measuring_io_->done();
   const int64_t frees = memory_frees_;
   const int64_t generation = generation_;
   const StepPlan steps = StepsOf(epoch);  // StartEpoch may change the origin meanwhile
@@ -97,8 +98,9 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   lock.unlock();
   absl::Status status;
   std::optional<EpochIo> io;
-  if (look_again) {
-    IoDecision decision = LookAgain(epoch);
+  if (look_again || costs_came) {
+    IoDecision decision = costs_came ? TakeIoCosts(epoch) : IoDecision();
+    if (look_again) decision = LookAgain(epoch);
     io.emplace(EpochIo{epoch, decision.direct, std::move(decision.why)});
   }
   if (attempt == nullptr) {
@@ -124,7 +126,10 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   if (!placed && status.ok() && intervals_.memory_refused != nullptr) intervals_.memory_refused();
   lock.lock();
   planning_ = false;
-  if (io.has_value()) epoch_io_.push_back(*std::move(io));
+  if (io.has_value()) {
+    if (epoch_io_.back().epoch == epoch) epoch_io_.pop_back();
+    epoch_io_.push_back(*std::move(io));
+  }
   while (epoch_io_.size() > 1 && epoch_io_[1].epoch <= epoch_) epoch_io_.pop_front();
   if (generation != generation_) return true;  // StartEpoch went elsewhere meanwhile
   if (again != nullptr) {

@@ -31,6 +31,7 @@ struct IoFacts {
   bool last_epoch = false;       // no epoch follows for which the page cache would be worth filling
   bool not_kept = false;         // an epoch was read through the page cache, which does not have it any more
   IoCosts costs;
+  bool measuring = false;        // they will be known soon
 };
 
 struct IoDecision {

@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/aside.h"
 #include "base/fork_guard.h"
 #include "codec/codec.h"
 #include "codec/compute_pool.h"
@@ -158,8 +159,11 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   int IoWorkers() const;
   std::vector<Range> SomeRanges(int64_t epoch, int64_t count) const;
   IoFacts FactsOf(int64_t epoch) const;
+  std::function<IoCosts()> IoMeasurement() const;  // holds all that it needs
   // The planner's, without the lock.
   IoDecision LookAgain(int64_t epoch);
+  IoDecision TakeIoCosts(int64_t epoch);
+  IoDecision PlanBy(IoDecision decision);
   // No epoch was announced that follows it.
   bool IsLastEpoch(int64_t epoch) const { return options_.epochs > 0 && epoch >= first_epoch_ + options_.epochs - 1; }
   void StreamMain(size_t index);
@@ -225,6 +229,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   Residency residency_;
   IoCosts io_costs_;
   bool may_switch_io_ = false;
+  bool measures_io_ = false;                      // the planner's after Open: the costs are not known yet
+  std::unique_ptr<Aside<IoCosts>> measuring_io_;  // likewise; null once they are
   int64_t buffered_samples_ = 0;          // the planner's: planned to be read through the page cache
   bool page_cache_lost_ = false;          // likewise
   std::optional<LabelMixing> mixing_;     // with disk_blocks and labels

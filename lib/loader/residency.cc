@@ -9,13 +9,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
-#include <condition_variable>
 #include <fstream>
-#include <mutex>
 #include <string>
-#include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -23,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/align.h"
+#include "base/aside.h"
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/io_error.h"
@@ -33,6 +29,7 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kSharePatienceNs = kNsPerSecond / 5;
+constexpr int64_t kRulesPatienceNs = kNsPerSecond / 2;
 
 int64_t MemAvailable() {
   std::ifstream meminfo("/proc/meminfo");
@@ -160,63 +157,6 @@ double CachedShareOf(int fd, const Range& range) {
   return got == 1 ? 1 : 0;
 }
 
-struct Look {
-  FileRules rules;
-  double cached_share = -1;
-};
-
-// On a thread of its own, which stays behind where the store hangs: Open() must not.
-Look LookWithin(std::shared_ptr<const ObjectStore> objects, uint32_t object, std::vector<Range> sample, int64_t patience_ns) {
-  struct Answer {
-    std::mutex mutex;
-    std::condition_variable came;
-    bool has_rules = false;
-    bool has_share = false;
-    Look look;
-  };
-  auto answer = std::make_shared<Answer>();
-  std::thread thread;
-  try {
-    thread = std::thread([answer, objects, object, sample = std::move(sample)] {
-      std::string scratch;
-      const absl::StatusOr<OpenTarget> target = objects->Target(object, scratch);
-      FileRules rules = target.ok() ? LookAtFile(*target) : FileRules{0, std::string(target.status().message()), true};
-      std::unique_lock<std::mutex> lock(answer->mutex);
-      answer->look.rules = std::move(rules);
-      answer->has_rules = true;
-      answer->came.notify_all();
-      lock.unlock();
-      const double share = CachedShare(*objects, sample);
-      lock.lock();
-      answer->look.cached_share = share;
-      answer->has_share = true;
-      answer->came.notify_all();
-    });
-  } catch (const std::system_error& error) {
-    return {{0, absl::StrCat("it was not tried: no thread: ", error.what()), true}, -1};
-  }
-  std::unique_lock<std::mutex> lock(answer->mutex);
-  const bool answered = answer->came.wait_for(lock, std::chrono::nanoseconds(patience_ns), [&] { return answer->has_rules; });
-  // How much is cached decides little, and files that are not take a read of the drive each to be opened.
-  if (answered) {
-    answer->came.wait_for(lock, std::chrono::nanoseconds(std::min(patience_ns, kSharePatienceNs)), [&] { return answer->has_share; });
-  }
-  Look look = answer->look;
-  const bool done = answer->has_share;
-  lock.unlock();
-  if (done) {
-    thread.join();
-  } else {
-    thread.detach();
-  }
-  if (!answered) {
-    look.rules = {
-        0, absl::StrCat("a direct read of ", EscapeName(objects->Name(object)), " had no answer for ", patience_ns / kNsPerMs, " ms"),
-        false};
-  }
-  return look;
-}
-
 }  // namespace
 
 int64_t AvailableMemory() {
@@ -248,6 +188,12 @@ double CachedShare(const ObjectStore& objects, absl::Span<const Range> ranges) {
   return bytes == 0 ? -1 : sum / bytes;
 }
 
+double CachedShareWithin(std::shared_ptr<const ObjectStore> objects, std::vector<Range> ranges, int64_t patience_ns) {
+  Aside<double> look([objects = std::move(objects), ranges = std::move(ranges)] { return CachedShare(*objects, ranges); });
+  const double* const share = look.Within(patience_ns);
+  return share == nullptr ? -1 : *share;
+}
+
 Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const ObjectStore> objects, std::vector<Range> sample, bool ask_direct,
                           int64_t patience_ns) {
   Residency residency;
@@ -255,12 +201,27 @@ Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const Object
   residency.available_bytes = AvailableMemory();
   // Whether direct reads are allowed matters only sometimes; whether reads are answered at once is worth half a second.
   const bool patient = ask_direct || !FitsInMemory(residency.data_bytes, residency.available_bytes);
-  const Look look =
-      LookWithin(std::move(objects), 0, std::move(sample), patient ? patience_ns : std::min(patience_ns, kNsPerSecond / 2));
-  residency.direct_alignment = look.rules.direct_alignment;
-  residency.direct_why = look.rules.direct_why;
-  residency.answers_at_once = look.rules.answers_at_once;
-  residency.cached_share = look.cached_share;
+  if (!patient) patience_ns = std::min(patience_ns, kRulesPatienceNs);
+  Aside<FileRules> look([objects] {
+    std::string scratch;
+    const absl::StatusOr<OpenTarget> target = objects->Target(0, scratch);
+    return target.ok() ? LookAtFile(*target) : FileRules{0, std::string(target.status().message()), true};
+  });
+  FileRules rules;
+  if (!look.no_thread().empty()) {
+    rules.direct_why = absl::StrCat("it was not tried: no thread: ", look.no_thread());
+  } else if (const FileRules* const found = look.Within(patience_ns); found != nullptr) {
+    rules = *found;
+    // Not asked of a store that does not even answer for one file.
+    residency.cached_share = CachedShareWithin(std::move(objects), std::move(sample), std::min(patience_ns, kSharePatienceNs));
+  } else {
+    rules.direct_why =
+        absl::StrCat("a direct read of ", EscapeName(objects->Name(0)), " had no answer for ", patience_ns / kNsPerMs, " ms");
+    rules.answers_at_once = false;
+  }
+  residency.direct_alignment = rules.direct_alignment;
+  residency.direct_why = rules.direct_why;
+  residency.answers_at_once = rules.answers_at_once;
   return residency;
 }
 

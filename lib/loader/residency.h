@@ -39,6 +39,9 @@ FileRules LookAtFile(const OpenTarget& target);
 // first byte can be read without waiting. -1: the kernel and the file system cannot tell, or no file could be opened.
 double CachedShare(const ObjectStore& objects, absl::Span<const Range> ranges);
 
+// The same on a thread of its own, which stays behind where the store hangs; -1 where it has not answered within `patience_ns`.
+double CachedShareWithin(std::shared_ptr<const ObjectStore> objects, std::vector<Range> ranges, int64_t patience_ns);
+
 // Looks at the data set's size, the memory available and, by an open and a read, at what the file system of the first object allows, and
 // how much of `sample` is in the page cache. Where direct reads come into question (the set does not fit, or `ask_direct`), a store that
 // does not answer within `patience_ns` counts as one without; otherwise its answer is not waited for so long.

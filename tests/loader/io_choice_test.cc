@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "base/clock.h"
 #include "base/unique_fd.h"
 #include "loader/data_set.h"
 #include "loader/intervals.h"
@@ -123,6 +124,41 @@ TEST_CASE("an epoch whose pages were evicted is followed by one that is read dir
   CHECK(TakeEpoch(*loader).size() == 256);
   CHECK(loader->report().io == "direct");
   CHECK(loader->report().io_why.find("did not keep") != std::string::npos);
+}
+
+TEST_CASE("while the costs of both ways are being measured, reads are direct", "[io]") {
+  IoFacts facts = Cold();
+  facts.last_epoch = true;
+  facts.measuring = true;
+  CHECK(DecideIo(facts).direct);
+  facts.cached_share = 0.95;  // what is there already is nowhere cheaper
+  CHECK_FALSE(DecideIo(facts).direct);
+}
+
+TEST_CASE("the costs of both ways are measured beside the first batches, and the rest of the epoch goes by them", "[io]") {
+  const LookAtSmallSets look;
+  DataSet data(2048, -20000);
+  LoaderOptions options = OptionsOf(data.root(), 4);
+  options.epochs = 1;
+  Index(options);
+  const auto built = Manifest::Build(data.root());
+  REQUIRE_OK(built);
+  const auto objects = built->manifest->OpenObjects();
+  if (!Evict(*built->manifest, *objects)) SkipTest("this file system keeps its pages (tmpfs): nothing can be evicted");
+  const auto loader = MustOpen(options);
+  if (loader->setup().io != "direct") SkipTest("this file system has no direct reads: " + loader->setup().io_why);
+  CHECK(loader->setup().io_why.find("until both ways are measured") != std::string::npos);
+  std::set<int64_t> ids;
+  for (int step = 0; step < 512; ++step) {
+    const auto batch = loader->Next();
+    REQUIRE_OK(batch);
+    for (const int64_t id : CheckBatch(*loader, *batch)) ids.insert(id);
+    // It has nothing to do with how many batches there are, so that they wait for it here.
+    if (loader->report().io_why.find("until") != std::string::npos) SleepNs(20 * kNsPerMs);
+  }
+  CHECK(ids.size() == 2048);
+  CHECK(loader->report().io_why.find("until") == std::string::npos);
+  CHECK(loader->report().io_why.find("measured") != std::string::npos);
 }
 
 TEST_CASE("after the last of the epochs that were announced nothing is read ahead", "[io]") {
