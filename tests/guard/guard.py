@@ -67,6 +67,8 @@ def run(program, folder, epochs, options, planted):
     if done.returncode != 0:
         if "io_uring" in done.stderr and "engine=uring" in options:
             raise CannotTell(next(line for line in done.stderr.splitlines() if "io_uring" in line and not line.startswith("==")))
+        if "Valgrind: debuginfo reader" in done.stderr:
+            raise CannotTell("this valgrind cannot read the program's debug information (3.19 knows too little of clang's DWARF 5)")
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
     report = json.loads(done.stdout)
     if "open_files=0" not in options and report["open_files"] != FILES:
