@@ -2,8 +2,6 @@
 #ifndef PENSTOCK_BASE_ASIDE_H_
 #define PENSTOCK_BASE_ASIDE_H_
 
-#include <signal.h>
-
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -16,17 +14,19 @@
 #include <thread>
 #include <utility>
 
+#include "base/blocked_signals.h"
+
 namespace penstock {
 
+/// The function must not throw.
+///
 /// Lifetime: what the function uses must be its own (shared pointers, copies): it may go on when this is gone, and end after main() has.
 /// Threads:  one at a time.
 template <typename T>
 class Aside {
  public:
   explicit Aside(std::function<T()> function) : shared_(std::make_shared<Shared>()) {
-    sigset_t all, before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);  // the program's signals are not for this thread
+    const BlockedSignals blocked;
     try {
       thread_ = std::thread([shared = shared_, function = std::move(function)] {
         T result = function();
@@ -37,7 +37,6 @@ class Aside {
     } catch (const std::system_error& error) {
       no_thread_ = error.what();
     }
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
   ~Aside() {
     if (!thread_.joinable()) return;
@@ -53,7 +52,9 @@ class Aside {
   /// Why there is no thread and never a result; empty: there is one.
   const std::string& no_thread() const { return no_thread_; }
 
+  /// Whether there is nothing to wait for: the result has come, or there is no thread.
   bool done() const {
+    if (!no_thread_.empty()) return true;
     std::lock_guard<std::mutex> lock(shared_->mutex);
     return shared_->result.has_value();
   }
@@ -62,8 +63,7 @@ class Aside {
   const T* Within(int64_t patience_ns) {
     if (!no_thread_.empty()) return nullptr;
     std::unique_lock<std::mutex> lock(shared_->mutex);
-    const bool came =
-        shared_->came.wait_for(lock, std::chrono::nanoseconds(patience_ns), [this] { return shared_->result.has_value(); });
+    const bool came = shared_->came.wait_for(lock, std::chrono::nanoseconds(patience_ns), [this] { return shared_->result.has_value(); });
     return came ? &*shared_->result : nullptr;
   }
 

@@ -1,12 +1,12 @@
 #include "capi/hand_back.h"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <system_error>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "base/blocked_signals.h"
 #include "base/log.h"
 
 namespace penstock::capi {
@@ -27,10 +27,7 @@ HandBack& HandBack::Current() {
 absl::Status HandBack::Start() {
   std::lock_guard<std::mutex> lock(start_mutex_);
   if (started_) return absl::OkStatus();
-  // Signals are the program's: none is to be handled on this thread.
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const BlockedSignals blocked;
   absl::Status status;
   try {
     std::thread([this] {
@@ -46,7 +43,6 @@ absl::Status HandBack::Start() {
     status = absl::ResourceExhaustedError(
         absl::StrCat("the thread that takes tensors back: ", error.what(), ". Raise RLIMIT_NPROC (ulimit -u) or the cgroup's pids.max"));
   }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return status;
 }
 

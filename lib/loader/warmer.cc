@@ -1,7 +1,6 @@
 #include "loader/warmer.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -9,6 +8,7 @@
 #include <chrono>
 #include <tuple>
 
+#include "base/blocked_signals.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "loader/residency.h"
@@ -28,9 +28,7 @@ constexpr auto kEndPatience = std::chrono::seconds(1);
 Warmer::Warmer(std::shared_ptr<const Manifest> manifest, std::shared_ptr<const ObjectStore> objects, const WarmerOptions& options,
                NextRun next, int64_t runs_ahead)
     : shared_(std::make_shared<Shared>()) {
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const BlockedSignals blocked;
   try {
     thread_ = std::thread(
         [shared = shared_, manifest = std::move(manifest), objects = std::move(objects), options, next = std::move(next), runs_ahead] {
@@ -45,7 +43,6 @@ Warmer::Warmer(std::shared_ptr<const Manifest> manifest, std::shared_ptr<const O
     shared_->done.store(true);  // it is a convenience: without it the streams read what they need
     shared_->ended = true;
   }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 Warmer::~Warmer() {

@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -27,6 +26,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/blocked_signals.h"
 #include "base/clock.h"
 #include "base/fork_guard.h"
 #include "base/log.h"
@@ -182,10 +182,7 @@ void PreadPoolState::StartWorker(const std::shared_ptr<PreadPoolState>& self) {
   const size_t index = workers.size();
   hands.push_back(std::make_unique<Hand>());
   workers.push_back(std::make_unique<Worker>());
-  // Signals are for the user's threads.
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const BlockedSignals blocked;
   try {
     workers.back()->thread = std::thread([self, index] { self->Run(self, index); });
   } catch (const std::system_error& error) {
@@ -198,7 +195,6 @@ void PreadPoolState::StartWorker(const std::shared_ptr<PreadPoolState>& self) {
     }
     start_failed = true;
   }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 // More threads than CPUs help only while they wait for something.

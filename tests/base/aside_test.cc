@@ -1,9 +1,11 @@
 // A function on a thread of its own: waited for, not waited for, left behind.
 #include "base/aside.h"
 
-#include <catch2/catch.hpp>
+#include <chrono>
 #include <future>
 #include <memory>
+
+#include <catch2/catch.hpp>
 
 #include "base/clock.h"
 
