@@ -14,7 +14,6 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kProbePatienceNs = 10 * kNsPerSecond;  // for the store's answer to a direct read
-constexpr int64_t kLookPatienceNs = kNsPerSecond / 5;    // for the look at the page cache between two epochs
 constexpr int64_t kSampled = 32;                         // samples looked at, whether they are in the page cache
 constexpr int64_t kMeasured = 4 * 32;                    // samples read to measure what a read costs: half of them direct
 // Direct reads of files hold their place in the ring from the open on, and cold opens take as long as reads.
@@ -131,28 +130,31 @@ void LoaderCore::SizeRings() {
 }
 
 // What the planner does before it plans the first batch of another epoch: memory, and what the page cache holds, may be others by now.
-IoDecision LoaderCore::LookAgain(int64_t epoch) {
+IoFacts LoaderCore::LookAgain(int64_t epoch) {
   const bool was_direct = plan_options_.direct_alignment != 0;
   IoFacts facts = FactsOf(epoch);
   facts.available_bytes = AvailableMemory();
-  facts.cached_share = CachedShareWithin(objects_, SomeRanges(epoch, kSampled), kLookPatienceNs);
+  facts.cached_share = CachedShareWithin(objects_, SomeRanges(epoch, kSampled), kCachedSharePatienceNs);
   // What this rank and its neighbours on the node have brought in.
   const double read_share =
       std::min(1.0, static_cast<double>(buffered_samples_ * local_world_size_) / static_cast<double>(order_->size()));
   page_cache_lost_ = page_cache_lost_ || (!was_direct && facts.cached_share >= 0 && facts.cached_share < read_share / 2);
   facts.not_kept = page_cache_lost_;
-  return PlanBy(DecideIo(facts));
+  return facts;
 }
 
-// What the planner does when the costs have come, in the middle of an epoch.
-IoDecision LoaderCore::TakeIoCosts(int64_t epoch) {
-  io_costs_ = *measuring_io_->Within(0);
+void LoaderCore::TakeIoCosts() {
+  if (const IoCosts* const costs = measuring_io_->Within(0); costs != nullptr) {
+    io_costs_ = *costs;
+  } else {
+    io_costs_.why_not = absl::StrCat("no thread: ", measuring_io_->no_thread());
+  }
   measuring_io_.reset();
   measures_io_ = false;
-  return PlanBy(DecideIo(FactsOf(epoch)));
 }
 
-IoDecision LoaderCore::PlanBy(IoDecision decision) {
+IoDecision LoaderCore::PlanBy(const IoFacts& facts) {
+  IoDecision decision = DecideIo(facts);
   plan_options_.direct_alignment = decision.direct ? static_cast<uint64_t>(residency_.direct_alignment) : 0;
   plan_options_.sort_by_place = SortsByPlace();
   return decision;

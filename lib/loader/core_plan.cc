@@ -98,9 +98,9 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   lock.unlock();
   absl::Status status;
   std::optional<EpochIo> io;
+  if (costs_came) TakeIoCosts();
   if (look_again || costs_came) {
-    IoDecision decision = costs_came ? TakeIoCosts(epoch) : IoDecision();
-    if (look_again) decision = LookAgain(epoch);
+    IoDecision decision = PlanBy(look_again ? LookAgain(epoch) : FactsOf(epoch));
     io.emplace(EpochIo{epoch, decision.direct, std::move(decision.why)});
   }
   if (attempt == nullptr) {

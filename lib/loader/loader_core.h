@@ -161,9 +161,9 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   IoFacts FactsOf(int64_t epoch) const;
   std::function<IoCosts()> IoMeasurement() const;  // holds all that it needs
   // The planner's, without the lock.
-  IoDecision LookAgain(int64_t epoch);
-  IoDecision TakeIoCosts(int64_t epoch);
-  IoDecision PlanBy(IoDecision decision);
+  IoFacts LookAgain(int64_t epoch);
+  void TakeIoCosts();  // once they have come
+  IoDecision PlanBy(const IoFacts& facts);
   // No epoch was announced that follows it.
   bool IsLastEpoch(int64_t epoch) const { return options_.epochs > 0 && epoch >= first_epoch_ + options_.epochs - 1; }
   void StreamMain(size_t index);

@@ -28,7 +28,6 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kSharePatienceNs = kNsPerSecond / 5;
 constexpr int64_t kRulesPatienceNs = kNsPerSecond / 2;
 
 int64_t MemAvailable() {
@@ -213,7 +212,7 @@ Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const Object
   } else if (const FileRules* const found = look.Within(patience_ns); found != nullptr) {
     rules = *found;
     // Not asked of a store that does not even answer for one file.
-    residency.cached_share = CachedShareWithin(std::move(objects), std::move(sample), std::min(patience_ns, kSharePatienceNs));
+    residency.cached_share = CachedShareWithin(std::move(objects), std::move(sample), std::min(patience_ns, kCachedSharePatienceNs));
   } else {
     rules.direct_why =
         absl::StrCat("a direct read of ", EscapeName(objects->Name(0)), " had no answer for ", patience_ns / kNsPerMs, " ms");

@@ -39,6 +39,9 @@ FileRules LookAtFile(const OpenTarget& target);
 // first byte can be read without waiting. -1: the kernel and the file system cannot tell, or no file could be opened.
 double CachedShare(const ObjectStore& objects, absl::Span<const Range> ranges);
 
+// How much is cached decides little, and files that are not take a read of the drive each to be opened.
+inline constexpr int64_t kCachedSharePatienceNs = 200'000'000;
+
 // The same on a thread of its own, which stays behind where the store hangs; -1 where it has not answered within `patience_ns`.
 double CachedShareWithin(std::shared_ptr<const ObjectStore> objects, std::vector<Range> ranges, int64_t patience_ns);
 

@@ -140,7 +140,6 @@ TEST_CASE("the costs of both ways are measured beside the first batches, and the
   DataSet data(2048, -20000);
   LoaderOptions options = OptionsOf(data.root(), 4);
   options.epochs = 1;
-  Index(options);
   const auto built = Manifest::Build(data.root());
   REQUIRE_OK(built);
   const auto objects = built->manifest->OpenObjects();
