@@ -89,8 +89,8 @@ def test_other_threads_run_while_one_waits(loader, hanging):
         while time.monotonic() - start < 0.5:
             counts += 1
         counted.append(counts)
+        ended.set()  # before the wait may end: the other thread asks for it at once
         hanging.release()
-        ended.set()
 
     thread = threading.Thread(target=count)
     thread.start()
