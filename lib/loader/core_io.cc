@@ -49,6 +49,7 @@ IoFacts LoaderCore::FactsOf(int64_t epoch) const {
   facts.last_epoch = IsLastEpoch(epoch);
   facts.costs = io_costs_;
   facts.measuring = measures_io_;
+  facts.direct_now = plan_options_.direct_alignment != 0;
   return facts;
 }
 
@@ -131,14 +132,13 @@ void LoaderCore::SizeRings() {
 
 // What the planner does before it plans the first batch of another epoch: memory, and what the page cache holds, may be others by now.
 IoFacts LoaderCore::LookAgain(int64_t epoch) {
-  const bool was_direct = plan_options_.direct_alignment != 0;
   IoFacts facts = FactsOf(epoch);
   facts.available_bytes = AvailableMemory();
   facts.cached_share = CachedShareWithin(objects_, SomeRanges(epoch, kSampled), kCachedSharePatienceNs);
   // What this rank and its neighbours on the node have brought in.
   const double read_share =
       std::min(1.0, static_cast<double>(buffered_samples_ * local_world_size_) / static_cast<double>(order_->size()));
-  page_cache_lost_ = page_cache_lost_ || (!was_direct && facts.cached_share >= 0 && facts.cached_share < read_share / 2);
+  page_cache_lost_ = page_cache_lost_ || (!facts.direct_now && facts.cached_share >= 0 && facts.cached_share < read_share / 2);
   facts.not_kept = page_cache_lost_;
   return facts;
 }

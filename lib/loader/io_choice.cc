@@ -51,7 +51,8 @@ IoDecision DecideIo(const IoFacts& facts) {
   }
   const double share = std::max(0.0, facts.cached_share);
   const double buffered_us = share * costs.cached_us + (1 - share) * costs.buffered_us;
-  const bool direct = costs.direct_us < kWorthIt * buffered_us;
+  const bool direct =
+      facts.direct_now ? buffered_us >= kWorthIt * costs.direct_us : costs.direct_us < kWorthIt * buffered_us;
   return {direct,
           absl::StrFormat("%s, and no epoch follows that would find it there; measured: a sample costs %.0f us read direct, %.0f us "
                           "through the page cache",

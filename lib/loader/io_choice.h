@@ -32,6 +32,7 @@ struct IoFacts {
   bool not_kept = false;         // an epoch was read through the page cache, which does not have it any more
   IoCosts costs;
   bool measuring = false;        // they will be known soon
+  bool direct_now = false;       // how it was read up to now: costs that hardly differ change nothing
 };
 
 struct IoDecision {

@@ -87,6 +87,13 @@ TEST_CASE("in the last epoch the cheaper way is taken, as it was measured", "[io
   facts.cached_share = 0;
   facts.costs = {135, 140, 20, ""};  // within the noise
   CHECK_FALSE(DecideIo(facts).direct);
+  facts.direct_now = true;  // beside direct reads that keep the drive busy both ways cost about as much
+  CHECK(DecideIo(facts).direct);
+  facts.costs = {140, 135, 20, ""};
+  CHECK(DecideIo(facts).direct);
+  facts.costs = {140, 120, 20, ""};
+  CHECK_FALSE(DecideIo(facts).direct);
+  facts.direct_now = false;
   facts.costs = {50, 140, 20, ""};
   facts.last_epoch = false;
   CHECK_FALSE(DecideIo(facts).direct);
