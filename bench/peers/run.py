@@ -171,7 +171,7 @@ def compare(root, arguments, names, absent, cold):
         command += ["--absent", f"{name}={reason}"]
     arms = [f"{name}={shlex.join(arm)}" for name, arm in arms.items()]
     if arguments.memory and not arguments.go_on:
-        subprocess.run([*command, "--rounds", "0", "--memory", *arms], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*arguments.gate, *command, "--rounds", "0", "--memory", *arms], check=True, stdout=subprocess.DEVNULL)
     # Slot by slot, each behind the gate: a machine that is shared can do something else in between.
     path, done, goal = os.path.join(BENCH, "results", out + ".json"), 0, arguments.rounds
     if arguments.go_on or arguments.memory:
