@@ -18,7 +18,7 @@ cp -r "$here/.." "$work/tree/python"
 cp "$here/../../include/penstock/version.h" "$work/tree/include/penstock/"
 # CMake and a generator are needed to build a wheel, a compiler is not: none is on this PATH.
 mkdir "$work/bin"
-for tool in cmake ninja; do ln -s "$(command -v "$tool")" "$work/bin/$tool"; done
+for tool in cmake ninja objdump; do ln -s "$(command -v "$tool")" "$work/bin/$tool"; done
 PATH="$work/bin" PENSTOCK_LIBRARY="$library" "$work/build/bin/python" -m pip wheel -q --disable-pip-version-check --no-build-isolation \
   --no-deps -w "$work" "$work/tree/python"
 wheel=$(echo "$work"/penstock-*.whl)
@@ -37,6 +37,13 @@ assert (pathlib.Path(penstock.__file__).parent / "py.typed").exists()
 assert (pathlib.Path(penstock.__file__).parent / "_option_types.pyi").exists()
 seen = sorted(bytes(sample) for batch in penstock.Loader(sys.argv[1], batch_size=3, tail="partial") for sample in batch)
 assert seen == sorted(2 * [f"sample {i}\n".encode() for i in range(1, 5)]), seen
+# It carries what it needs: nothing but the libraries of every system is taken from elsewhere.
+package = str(pathlib.Path(penstock.__file__).parent)
+mapped = {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
+carried = {path for path in mapped if path.startswith(package)}
+assert any("libabsl" in path for path in carried) and any("libisal" in path for path in carried), carried
+elsewhere = {path for path in mapped - carried if "libabsl" in path or "libisal" in path or "libnuma" in path or "liburing" in path}
+assert not elsewhere, elsewhere
 print("penstock", penstock.__version__, "read", len(seen), "samples without a compiler")
 PROGRAM
 echo "$(basename "$wheel"): $(stat -c %s "$wheel") bytes"
