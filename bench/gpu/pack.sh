@@ -13,7 +13,7 @@ build=${1:-$here/../../build/gpu}
 out=${2:-$build/gpu-pack}
 limit_mib=60
 
-programs=(tests/gpu/gpu_test tests/gpu/gpu_loader_test bench/gpu/gpu_bench bench/make_files bin/penstock)
+programs=(tests/gpu/gpu_test tests/gpu/gpu_loader_test bench/gpu/gpu_bench bench/make_files bin/penstock lib/capi/libpenstock.so)
 rm -rf "$out" "$out.tar.gz"
 mkdir -p "$out/bin" "$out/lib"
 for program in "${programs[@]}"; do
@@ -29,7 +29,12 @@ for program in "${programs[@]}"; do
       [ -e "$out/lib/$(basename "$library")" ] || cp -L "$library" "$out/lib/"
     done
 done
-cp "$here/run.sh" "$out/"
+# The Python package, for machines that have PyTorch: its own library lies in bin beside the programs.
+cp "$here/run.sh" "$here/torch_step.py" "$out/"
+ln -s ../lib "$out/bin/penstock.libs"
+mkdir "$out/python"
+cp -r "$here/../../python/src/penstock" "$out/python/"
+find "$out/python" -name __pycache__ -prune -exec rm -r {} +
 size_kib=$(du -sk "$out" | cut -f1)
 if [ "$size_kib" -gt $((limit_mib * 1024)) ]; then
   echo "pack.sh: $out has $size_kib KiB, more than $limit_mib MiB" >&2

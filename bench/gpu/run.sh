@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Proves penstock's GPU path on this machine and measures it, in below 8 minutes: the tests of ctest's label gpu, compute-sanitizer where it
-# is installed, then gpu_bench. No network, no compiler, no Python; nothing is installed, and the GPU's settings stay as they are.
+# is installed, then gpu_bench, and a training step of PyTorch where python3 has it (PYTHON=PROGRAM: another). No network, no compiler;
+# nothing is installed, and the GPU's settings stay as they are.
 #
 #   run.sh [--out FOLDER] [--data FOLDER] [--budget SECONDS] [--dry-run]
 #     --out FOLDER        results: summary.txt, tests.log, gpu_bench.json, gpu_bench.md (./gpu-results)
@@ -22,8 +23,8 @@ while [ $# -gt 0 ]; do
     --data) data=$2; shift 2 ;;
     --budget) budget=$2; shift 2 ;;
     --dry-run) dry=true; shift ;;
-    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
 left() { echo $((budget - SECONDS)); }
@@ -36,10 +37,12 @@ say() { printf '%s\n' "$*" | tee -a "$out/summary.txt"; }
 if [ -d "$here/bin" ]; then
   gpu_test=$here/bin/gpu_test gpu_loader_test=$here/bin/gpu_loader_test gpu_bench=$here/bin/gpu_bench make_files=$here/bin/make_files
   export LD_LIBRARY_PATH=$here/lib
+  torch_step=$here/torch_step.py library=$here/bin/libpenstock.so package=$here/python
 else
   build=${BUILD:-$here/../../build/gpu}
   gpu_test=$build/tests/gpu/gpu_test gpu_loader_test=$build/tests/gpu/gpu_loader_test
   gpu_bench=$build/bench/gpu/gpu_bench make_files=$build/bench/make_files
+  torch_step=$here/torch_step.py library=$build/lib/capi/libpenstock.so package=$here/../../python/src
   if [ ! -x "$gpu_bench" ] || [ ! -x "$gpu_loader_test" ]; then
     say "building in $build, which is not part of the budget"
     (cd "$here/../.." && cmake --preset gpu > /dev/null && cmake --build "$build" --target gpu_pack -j "$(nproc)" > /dev/null)
@@ -48,7 +51,7 @@ else
 fi
 failed=0
 # Every program finds all of its libraries, and outside of its folder only the C library's.
-for program in "$gpu_test" "$gpu_loader_test" "$gpu_bench" "$make_files"; do
+for program in "$gpu_test" "$gpu_loader_test" "$gpu_bench" "$make_files" "$library"; do
   if missing=$(ldd "$program" | grep 'not found'); then
     say "FAILED: $program lacks $missing"
     exit 1
@@ -145,6 +148,24 @@ fi
 if grep '^| samples whose CRC' "$out/gpu_bench.md" | grep -v 'not measured' | grep -qv '| 0 samples |'; then
   say "FAILED: wrong bytes on the GPU, see gpu_bench.md"
   failed=1
+fi
+
+# ---- beside a real training step ----
+python=${PYTHON:-python3}
+step=(--out "$out/torch_step.json" --seconds 20)
+! $dry || step=(--out "$out/torch_step.json" --seconds 4 --device -1 --batch 4 --width 8)
+status=0
+if ! command -v "$python" > /dev/null; then
+  say "torch_step: left out: no $python"
+else
+  # Not the pack's C++ library for all of PyTorch: it has one of its own, and penstock's own ones are found by it.
+  env -u LD_LIBRARY_PATH PENSTOCK_LIBRARY="$library" PYTHONPATH="$package" PYTHONDONTWRITEBYTECODE=1 \
+    timeout "$(( $(left) > 90 ? $(left) : 90 ))" "$python" "$torch_step" "$data/resnet" "${step[@]}" > "$out/torch_step.log" 2>&1 || status=$?
+  case $status in
+    0) say "torch_step: $(sed -n 's/^ *"\(device\|samples_per_s\|next_share\|accelerator_utilisation\)": */\1 /p' "$out/torch_step.json" | tr '\n' ' ')" ;;
+    77) say "torch_step: $(tail -n 1 "$out/torch_step.log")" ;;
+    *) say "FAILED ($status): torch_step, see torch_step.log"; tail -n 3 "$out/torch_step.log" | tee -a "$out/summary.txt"; failed=1 ;;
+  esac
 fi
 $dry && grep '"skipped"' "$out/gpu_bench.json" | sort | uniq -c | sed 's/^ */  /' || true
 if $gpu && $dry; then say "there is a GPU here: run again without --dry-run"; fi
