@@ -41,6 +41,7 @@ class PENSTOCK_EXPORT Batch {
   absl::Span<const int64_t> lengths() const;         // 0 where valid is 0
   absl::Span<const int32_t> labels() const;          // -1: none
   absl::Span<const uint8_t> valid() const;           // 0: skipped by the error policy
+  absl::Span<const int32_t> members() const;         // of a mixture: which data set each sample is of; empty without one
   std::byte* data() const;                           // device memory with options.device >= 0, else host memory
   int64_t bytes() const;                             // of data(), holes included
   int64_t stride() const;                            // layout=dense: bytes from one sample to the next; else 0

@@ -242,6 +242,12 @@ PENSTOCK_C_API penstock_code penstock_loader_start_epoch(penstock_loader *loader
    Errors:   INVALID_ARGUMENT steps below 0; OUT_OF_RANGE fewer are left, and nothing is passed over; CANCELLED; FAILED_PRECONDITION.
    Threads:  the consumer's. */
 PENSTOCK_C_API penstock_code penstock_loader_skip(penstock_loader *loader, int64_t steps, penstock_error **error);
+/* New weights for the data sets of the option "mixture", from the next batch on: `count` of them, one for each. All ranks of a job do it at the
+   same step. The state keeps them; epochs that begin before it cannot be gone back to.
+   Errors:   INVALID_ARGUMENT not one for each data set, below 0, all 0, or too small for a place in a period; FAILED_PRECONDITION the loader
+             reads no mixture; CANCELLED.   Threads: the consumer's. */
+PENSTOCK_C_API penstock_code penstock_loader_set_weights(penstock_loader *loader, const double *weights, int64_t count,
+                                                         penstock_error **error);
 /* Ends waiting and reading: next() is PENSTOCK_CANCELLED from then on. Threads: any. */
 PENSTOCK_C_API penstock_code penstock_loader_stop(penstock_loader *loader, penstock_error **error);
 
@@ -283,6 +289,7 @@ typedef struct penstock_batch_view {
   const int64_t *device_lengths;
   const int32_t *device_labels;
   const uint8_t *device_valid;
+  const int32_t *members;   /* of the option "mixture", in host memory: which data set each sample is of; NULL without one */
 } penstock_batch_view;
 
 /* Errors:   FAILED_PRECONDITION  in a forked child: the memory stays with the parent.   Threads: any. */

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "penstock/batch.h"
 #include "penstock/export.h"
 #include "penstock/manifest.h"
@@ -96,7 +97,7 @@ class PENSTOCK_EXPORT Loader {
   ///
   /// Errors:   InvalidArgument     an epoch below 0.
   ///           Cancelled           Stop() was called.
-  ///           FailedPrecondition  in a forked child.
+  ///           FailedPrecondition  in a forked child; or an epoch that begins before the last change of a mixture's weights.
   /// Threads:  the consumer's.
   absl::Status StartEpoch();
   absl::Status StartEpoch(int64_t epoch);
@@ -111,6 +112,16 @@ class PENSTOCK_EXPORT Loader {
   ///           FailedPrecondition  in a forked child; or another thread is in Next() at this moment.
   /// Threads:  the consumer's.
   absl::Status Skip(int64_t steps);
+
+  /// Changes the weights of options.mixture from the next batch on: what was read ahead with the old ones is given up, and no data set loses
+  /// or repeats a sample. All ranks of a job have to do it at the same step, for their batches are parts of one sequence. The state keeps
+  /// them. Epochs, or places in this one, that lie before it cannot be gone back to.
+  ///
+  /// Errors:   InvalidArgument     not one weight for each data set, or one that Mixture::Create() refuses.
+  ///           FailedPrecondition  options.mixture was empty; in a forked child; or another thread is in Next() at this moment.
+  ///           Cancelled           Stop() was called.
+  /// Threads:  the consumer's.
+  absl::Status SetWeights(absl::Span<const double> weights);
 
   /// Ends waiting and reading. Next() returns Cancelled from then on.
   ///

@@ -171,9 +171,22 @@ class PENSTOCK_EXPORT Manifest {
   /// they are kept up where the saved manifest has them, asked for or not.
   [[nodiscard]] static absl::StatusOr<IndexResult> Update(absl::string_view root, const IndexOptions& options = {});
 
+  /// Several manifests as one, for a mixture: the ids of member d begin where those of member d-1 end, and so do its objects. In all else a
+  /// sample is as its own manifest has it, its label too. Nothing is copied or saved: path() is empty, root() is "/" and names are absolute,
+  /// there is no order of place, and classes have names only where all members have the same.
+  ///
+  /// Errors:   InvalidArgument  no member, more than 256, or one that is joined itself; more than 2^32-1 objects in all.
+  [[nodiscard]] static absl::StatusOr<std::shared_ptr<const Manifest>> Join(absl::Span<const std::shared_ptr<const Manifest>> members);
+
   ~Manifest();
   Manifest(const Manifest&) = delete;
   Manifest& operator=(const Manifest&) = delete;
+
+  /// Of a joined manifest: its members, 0 .. member_count()-1. Any other is its own only member.
+  int64_t member_count() const;
+  const Manifest& member(int64_t member) const;
+  int64_t FirstIdOf(int64_t member) const;  // of member_count(): sample_count()
+  int64_t MemberOf(int64_t id) const { return joined_ == nullptr ? 0 : JoinedMemberOf(id); }
 
   int64_t sample_count() const { return sample_count_; }
   int64_t object_count() const { return object_count_; }
@@ -182,47 +195,58 @@ class PENSTOCK_EXPORT Manifest {
   /// Bytes to be read for one sample. O(1) for a sample of one range.
   uint64_t StoredBytes(int64_t id) const {
     if (record_bytes_ != 0) return record_bytes_;
-    if (ranges_ == nullptr) return std::min(object_bytes_[id], max_stored_bytes_);
+    if (ranges_ == nullptr && joined_ == nullptr) return std::min(object_bytes_[id], max_stored_bytes_);
     return SumOfRanges(id, /*delivered=*/false);
   }
   /// Bytes that one sample has in a batch. O(1) for a sample of one range.
   uint64_t DeliveredBytes(int64_t id) const {
     if (record_bytes_ != 0) return record_bytes_;
-    if (ranges_ == nullptr && range_delivered_ == nullptr) return std::min(object_bytes_[id], max_stored_bytes_);
+    if (ranges_ == nullptr && range_delivered_ == nullptr && joined_ == nullptr) return std::min(object_bytes_[id], max_stored_bytes_);
     return SumOfRanges(id, /*delivered=*/true);
   }
   /// The sample's label, or -1.
-  int32_t Label(int64_t id) const { return labels_ == nullptr ? -1 : labels_[id]; }
-  bool has_labels() const { return labels_ != nullptr; }
+  int32_t Label(int64_t id) const { return labels_ != nullptr ? labels_[id] : joined_ == nullptr ? -1 : JoinedLabel(id); }
+  /// Whether any of them has one.
+  bool has_labels() const { return labels_ != nullptr || (joined_ != nullptr && JoinedHasLabels()); }
 
   /// How many ranges a sample has; at least one.
-  int RangeCount(int64_t id) const { return range_first_ == nullptr ? 1 : CountOfRanges(id); }
+  int RangeCount(int64_t id) const { return range_first_ == nullptr && joined_ == nullptr ? 1 : CountOfRanges(id); }
   /// Range `i` of a sample, 0 <= i < RangeCount(id).
   Range RangeAt(int64_t id, int i) const {
     if (record_bytes_ != 0) return RecordAt(id);
-    if (ranges_ == nullptr && range_delivered_ == nullptr) {
+    if (ranges_ == nullptr && range_delivered_ == nullptr && joined_ == nullptr) {
       const uint64_t bytes = std::min(object_bytes_[id], max_stored_bytes_);
       return Range{static_cast<uint32_t>(id), 0, bytes, bytes, 0};
     }
     return PackedRangeAt(id, i);
   }
 
-  bool has_crc() const { return range_crc_ != nullptr; }
+  /// Whether every range has one.
+  bool has_crc() const { return joined_ == nullptr ? range_crc_ != nullptr : JoinedHasCrc(); }
   /// The CRC-32C of the stored bytes of one range. Only where has_crc().
   uint32_t Crc(int64_t id, int i) const {
+    if (joined_ != nullptr) return JoinedCrc(id, i);
     return range_crc_[range_first_ == nullptr ? static_cast<uint64_t>(id) : FirstRange(id) + static_cast<uint64_t>(i)];
   }
 
   /// The name of the sample's first object relative to root(), byte for byte (see EscapeName for showing it).
   std::string Name(int64_t id) const;
   std::string ObjectName(uint32_t object) const;
-  uint64_t ObjectBytes(uint32_t object) const { return object_bytes_[object]; }
+  uint64_t ObjectBytes(uint32_t object) const { return joined_ == nullptr ? object_bytes_[object] : JoinedObjectBytes(object); }
   /// A hint of where the object lies on its drive: its inode number, 0 where that is not known.
-  uint64_t place_hint(uint32_t object) const { return object_places_ == nullptr ? 0 : object_places_[object]; }
+  uint64_t place_hint(uint32_t object) const {
+    return object_places_ != nullptr ? object_places_[object] : joined_ == nullptr ? 0 : JoinedPlaceHint(object);
+  }
 
-  bool has_mtimes() const { return object_mtimes_ != nullptr; }
+  /// Whether every object has one.
+  bool has_mtimes() const { return joined_ == nullptr ? object_mtimes_ != nullptr : JoinedHasMtimes(); }
   /// When the object was modified last, in ns since 1970; kMtimeUnknown where that was not kept.
-  int64_t mtime_ns(uint32_t object) const { return object_mtimes_ == nullptr ? kMtimeUnknown : object_mtimes_[object]; }
+  int64_t mtime_ns(uint32_t object) const {
+    return object_mtimes_ != nullptr ? object_mtimes_[object] : joined_ == nullptr ? kMtimeUnknown : JoinedMtime(object);
+  }
+
+  /// Whether several samples lie in one object.
+  bool packed() const { return joined_ == nullptr ? object_count_ < sample_count_ || record_bytes_ != 0 : JoinedPacked(); }
 
   /// Whether samples can be asked for in the order in which they lie on the drive: it was saved, or they are records.
   bool has_place_order() const { return place_order_ != nullptr || record_bytes_ != 0; }
@@ -249,7 +273,7 @@ class PENSTOCK_EXPORT Manifest {
   /// The manifest's own file; empty where none could be written and it lives in memory.
   const std::string& path() const;
   TreeRule rule() const;
-  /// kFiles, kNpy or kRaw; kFiles too where a ManifestBuilder made it.
+  /// kFiles, kNpy or kRaw; kFiles too where a ManifestBuilder made it, and where the members of a joined one differ.
   ShardFormat format() const;
   /// The size of every sample, where the files are shards of such records; else 0.
   uint64_t record_bytes() const { return record_bytes_; }
@@ -268,8 +292,19 @@ class PENSTOCK_EXPORT Manifest {
  private:
   friend class ManifestOpener;
   struct Impl;
+  struct Joined;
 
   Manifest();
+  int64_t JoinedMemberOf(int64_t id) const;
+  int32_t JoinedLabel(int64_t id) const;
+  bool JoinedHasLabels() const;
+  bool JoinedHasCrc() const;
+  bool JoinedHasMtimes() const;
+  bool JoinedPacked() const;
+  uint32_t JoinedCrc(int64_t id, int i) const;
+  uint64_t JoinedObjectBytes(uint32_t object) const;
+  uint64_t JoinedPlaceHint(uint32_t object) const;
+  int64_t JoinedMtime(uint32_t object) const;
   uint64_t FirstRange(int64_t id) const;
   int CountOfRanges(int64_t id) const;
   uint64_t SumOfRanges(int64_t id, bool delivered) const;
@@ -294,6 +329,7 @@ class PENSTOCK_EXPORT Manifest {
   const uint64_t* range_delivered_ = nullptr;
   const uint32_t* range_crc_ = nullptr;
   std::unique_ptr<Impl> impl_;
+  std::unique_ptr<const Joined> joined_;  // null: a data set of its own; else nothing of the above but the counts is there
 };
 
 /// Makes a manifest sample by sample, for formats that know themselves what lies where.

@@ -54,6 +54,13 @@ enum class Layout {
   kDense,   ///< [B, stride] in batch order; every sample must have the same size
 };
 
+/// One data set of a mixture.
+struct MixtureMember {
+  std::string root;           // as LoaderOptions::root
+  double weight = 1;          // relative to those of the others; 0: none of its samples until SetWeights() says otherwise
+  std::string manifest_path;  // as LoaderOptions::manifest_path
+};
+
 /// What a loader can be told. What the option table below would refuse is refused by Loader::Open() too, however the struct was filled.
 ///
 /// Units:  as the names end (_bytes, _s, _samples); a rank's share unless said otherwise.
@@ -61,6 +68,11 @@ struct LoaderOptions {
   // Behaviour.
   std::string root;           // a folder (class folders or flat) or a list file: see manifest.h
   std::string manifest_path;  // empty: the default place, see IndexOptions
+  /// Not empty: several data sets by weight instead of `root` and `manifest_path` (mixture.h). By name it is text, a JSON array:
+  /// [{"root": "a", "weight": 0.7}, {"root": "b", "weight": 0.3}]. Each member has a shuffle and epochs of its own.
+  std::vector<MixtureMember> mixture;
+  int64_t mixture_period = 1000;  // M: every M positions hold each member exactly as often as its weight says
+  int64_t epoch_samples = 0;      // of a mixture: positions of an epoch, over all ranks; 0: as many as its members have samples
   int32_t rank = -1;          // 0 <= rank < world_size; -1: ask the launcher's environment
   int32_t world_size = -1;
   int64_t batch_size = 256;   // samples, of this rank and step

@@ -20,7 +20,7 @@ class Mixture;
 /// What happens to the last positions of an epoch when they do not fill a step of all ranks.
 enum class Tail {
   kDrop,     ///< they are left out
-  kPad,      ///< the step is filled up: position p >= N reads p mod N of the same epoch
+  kPad,      ///< the step is filled up: position p >= N reads p mod N of the same epoch; of a mixture, p - N of the next
   kPartial,  ///< the last step is smaller; rank batches differ by at most one and may be empty
 };
 
@@ -72,6 +72,11 @@ class PENSTOCK_EXPORT Order {
   /// ids[i] = IdAt(epoch, positions[i]), faster than one by one. Both have the same length.
   void IdsAt(int64_t epoch, absl::Span<const int64_t> positions, absl::Span<int64_t> ids) const;
 
+  /// The same for positions of a StepPlan, which with Tail::kPad may be size() or more: they wrap to the epoch's start. A mixture's are one
+  /// sequence over all epochs, so that there they go on into the next one.
+  void IdsOfPlan(int64_t epoch, absl::Span<const int64_t> positions, absl::Span<int64_t> ids) const;
+  int64_t IdOfPlan(int64_t epoch, int64_t position) const;
+
   /// A hash of the ids given to FromIds, never 0; 0 with Create.
   ///
   /// Source: XXH3 64 bit over the ids as little-endian 64-bit integers (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md).
@@ -112,7 +117,7 @@ struct PENSTOCK_EXPORT StepPlan {
   int64_t padded() const;                                           // positions >= N (kPad), else 0
 
   /// Sets `positions` to the rank's positions of a step, ascending: batch_size of them, fewer (even none) only in kPartial's last step.
-  /// With kPad they may be N or more; Wrap() gives the position to read. 0 <= step < steps() and 0 <= rank < world_size are checked.
+  /// With kPad they may be N or more: Order::IdsOfPlan() has their ids. 0 <= step < steps() and 0 <= rank < world_size are checked.
   void Positions(int64_t step, int64_t rank, std::vector<int64_t>& positions) const;
 
   /// The position to read for a logical position: p mod N.

@@ -47,6 +47,7 @@ struct EpochReport {
   int64_t padded = 0;        // all ranks: what tail=pad repeats
   int64_t batches = 0;
   int64_t bytes = 0;         // delivered sample bytes
+  std::vector<int64_t> member_samples;  // of a mixture: samples of each data set in the batches handed out, substitutes included
   double wall_s = 0;         // from the epoch's first Next() to its last (or to now)
   double wait_s = 0;         // of that, inside Next()
   double first_batch_s = 0;  // from Open to the first batch (first epoch), or of the first Next()
@@ -85,6 +86,15 @@ struct EpochReport {
   std::vector<LedgerEntry> ledger;  // at most 1,000 entries; the counts above are exact
 };
 
+/// One data set of a mixture.
+struct MemberReport {
+  std::string root;
+  std::string fingerprint;
+  int64_t samples = 0;
+  int64_t first_id = 0;       // its ids are first_id .. first_id + samples - 1
+  int64_t period_samples = 0; // its positions in each period of the mixture: what its weight came to
+};
+
 /// How a loader was set up: what was chosen, and why.
 struct SetupReport {
   std::string engine;        // "uring", "threads"
@@ -110,7 +120,10 @@ struct SetupReport {
   std::string coalesce_gap_why;
   std::string warm;               // what is read ahead in the order of place, or why nothing is
   int64_t quarantined_bytes = 0; // now
-  std::string fingerprint;       // of the manifest
+  std::string fingerprint;       // of the manifest; of a mixture, over those of its data sets
+  std::vector<MemberReport> members;  // of a mixture, as its weights are now
+  int64_t mixture_period = 0;         // M; 0: no mixture
+  int64_t epoch_samples = 0;          // positions of an epoch, over all ranks
   std::vector<std::string> warnings;
 };
 

@@ -24,6 +24,7 @@ std::string ToJson(const EpochReport& report) {
                {"padded", report.padded},
                {"batches", report.batches},
                {"bytes", report.bytes},
+               {"member_samples", report.member_samples},
                {"wall_s", report.wall_s},
                {"wait_s", report.wait_s},
                {"first_batch_s", report.first_batch_s},
@@ -68,6 +69,14 @@ std::string ToJson(const EpochReport& report) {
 }
 
 std::string ToJson(const SetupReport& setup) {
+  Json members = Json::array();
+  for (const MemberReport& member : setup.members) {
+    members.push_back({{"root", member.root},
+                       {"fingerprint", member.fingerprint},
+                       {"samples", member.samples},
+                       {"first_id", member.first_id},
+                       {"period_samples", member.period_samples}});
+  }
   return Text({{"engine", setup.engine},
                {"engine_why", setup.engine_why},
                {"io", setup.io},
@@ -92,6 +101,9 @@ std::string ToJson(const SetupReport& setup) {
                {"warm", setup.warm},
                {"quarantined_bytes", setup.quarantined_bytes},
                {"fingerprint", setup.fingerprint},
+               {"members", members},
+               {"mixture_period", setup.mixture_period},
+               {"epoch_samples", setup.epoch_samples},
                {"warnings", setup.warnings}});
 }
 

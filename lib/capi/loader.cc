@@ -6,6 +6,7 @@
 #include "capi/json.h"
 #include "capi/objects.h"
 #include "penstock/c.h"
+#include "penstock/mixture.h"
 
 using namespace penstock;
 using namespace penstock::capi;
@@ -128,6 +129,19 @@ penstock_code penstock_loader_start_epoch(penstock_loader* loader, int64_t epoch
       if (epoch < -1)
         return absl::InvalidArgumentError(absl::StrCat(function, ": epoch is ", epoch, "; epochs are counted from 0, -1 is the next one"));
       return epoch == -1 ? object.loader->StartEpoch() : object.loader->StartEpoch(epoch);
+    });
+  });
+}
+
+penstock_code penstock_loader_set_weights(penstock_loader* loader, const double* weights, int64_t count, penstock_error** error) {
+  return Call(error, [&, function = __func__]() -> absl::Status {
+    if (weights == nullptr) return Missing(function, "weights");
+    if (count < 0 || count > kMixtureMembersMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(function, ": count is ", count, "; a mixture has from 1 to ", kMixtureMembersMax, " data sets, and a weight for each"));
+    }
+    return WithLoader(function, loader, [&](LoaderObject& object) {
+      return object.loader->SetWeights(absl::MakeConstSpan(weights, static_cast<size_t>(count)));
     });
   });
 }

@@ -65,6 +65,7 @@ nlohmann::json EpochJson(const EpochReport& report, double wall_s, double cpu_s)
           {"wall_s", wall_s},
           {"samples", report.taken},
           {"bytes", report.bytes},
+          {"member_samples", report.member_samples},
           {"samples_per_s", static_cast<double>(report.taken) / wall_s},
           {"mb_per_s", 1e3 * gigabytes / wall_s},
           {"cpu_s", cpu_s},
@@ -110,8 +111,12 @@ int RunBench(const BenchArguments& arguments) {
   const double open_s = Seconds(begin);
   const SetupReport setup = loader.setup();
   if (!arguments.json) {
-    std::printf("%s: %lld samples, %.1f MB\n", arguments.root.c_str(), static_cast<long long>(loader.manifest()->sample_count()),
+    std::printf("%s: %lld samples, %.1f MB\n", options.mixture.empty() ? options.root.c_str() : "a mixture", static_cast<long long>(loader.manifest()->sample_count()),
                 1e-6 * static_cast<double>(loader.manifest()->total_bytes()));
+    for (const MemberReport& member : setup.members) {
+      std::printf("  %s: %lld samples, %lld of %lld positions\n", member.root.c_str(), static_cast<long long>(member.samples),
+                  static_cast<long long>(member.period_samples), static_cast<long long>(setup.mixture_period));
+    }
     std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight, %d batches ahead, arena %.0f MB: %s; %s\n",
                 setup.engine.c_str(), setup.engine_why.c_str(), setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.queue_depth,
                 setup.prefetch_batches, 1e-6 * static_cast<double>(setup.arena_bytes), setup.pages.c_str(), setup.binding.c_str());
@@ -223,7 +228,7 @@ int RunBench(const BenchArguments& arguments) {
 Command AddBench(CLI::App& app) {
   auto arguments = std::make_shared<BenchArguments>();
   CLI::App* command = app.add_subcommand("bench", "Read a data set as training would, and say what bounds it");
-  command->add_option("root", arguments->root, "the data set")->required();
+  command->add_option("root", arguments->root, "the data set (or --set mixture=...)");
   command->add_option("--epochs", arguments->epochs, "epochs to read")->check(CLI::PositiveNumber)->capture_default_str();
   command->add_option("--batch", arguments->batch, "samples per batch")->check(CLI::PositiveNumber)->capture_default_str();
   command

@@ -7,6 +7,7 @@
 #include "cli/scale.h"
 #include "penstock/loader.h"
 #include "penstock/manifest.h"
+#include "penstock/mixture.h"
 #include "penstock/order.h"
 
 namespace penstock::cli {
@@ -15,6 +16,9 @@ namespace {
 struct PlanArguments {
   std::string root;
   std::string manifest;
+  std::string mixture;
+  int64_t mixture_period = LoaderOptions().mixture_period;
+  int64_t epoch_samples = 0;
   int64_t samples = 0;
   std::string state;
   int64_t epoch = 0;
@@ -36,16 +40,31 @@ int RunPlan(PlanArguments arguments) {
   std::string fingerprint;
   if (samples < 0) return Fail(absl::InvalidArgumentError("plan: --samples is below 0"));
   std::shared_ptr<const Manifest> places;
+  LoaderOptions mixture;
+  if (absl::Status status = SetOption(mixture, "mixture", arguments.mixture); !status.ok()) return Fail(status);
+  if (!mixture.mixture.empty() && (!arguments.root.empty() || !arguments.manifest.empty() || samples > 0 || arguments.disk_blocks || arguments.scale)) {
+    return Fail(absl::InvalidArgumentError("plan: --mixture goes with none of a data set, --manifest, --samples, --disk-blocks, --scale"));
+  }
   if (samples == 0) {
-    if (arguments.root.empty()) return Fail(absl::InvalidArgumentError("plan: give a data set, or --samples N"));
-    IndexOptions index;
-    index.manifest_path = arguments.manifest;
-    index.keep_stale = true;  // as a loader does: what it delivers is what is printed
-    absl::StatusOr<std::shared_ptr<const Manifest>> manifest = Manifest::Open(arguments.root, index);
-    if (!manifest.ok()) return Fail(manifest.status());
-    samples = (*manifest)->sample_count();
-    fingerprint = (*manifest)->fingerprint();
-    places = *manifest;
+    if (mixture.mixture.empty()) mixture.mixture = {{arguments.root, 1, arguments.manifest}};
+    std::vector<std::shared_ptr<const Manifest>> members;
+    for (const MixtureMember& member : mixture.mixture) {
+      if (member.root.empty()) return Fail(absl::InvalidArgumentError("plan: give a data set, --mixture, or --samples N"));
+      IndexOptions index;
+      index.manifest_path = member.manifest_path;
+      index.keep_stale = true;  // as a loader does: what it delivers is what is printed
+      absl::StatusOr<std::shared_ptr<const Manifest>> manifest = Manifest::Open(member.root, index);
+      if (!manifest.ok()) return Fail(manifest.status());
+      members.push_back(*std::move(manifest));
+    }
+    places = members[0];
+    if (!arguments.mixture.empty()) {
+      absl::StatusOr<std::shared_ptr<const Manifest>> joined = Manifest::Join(members);
+      if (!joined.ok()) return Fail(joined.status());
+      places = *std::move(joined);
+    }
+    samples = places->sample_count();
+    fingerprint = places->fingerprint();
   }
   StepPlan steps;
   steps.sample_count = samples;
@@ -70,8 +89,26 @@ int RunPlan(PlanArguments arguments) {
         absl::FailedPreconditionError("plan: shuffle=disk-blocks needs a data set with an order of place (penstock index --place inode)"));
   }
   arguments.order.shuffle = !arguments.no_shuffle;
-  absl::StatusOr<Order> order = Order::Create(samples, arguments.order);
+  absl::StatusOr<Order> order = absl::UnknownError("");
+  if (arguments.mixture.empty()) {
+    order = Order::Create(samples, arguments.order);
+  } else {
+    std::vector<int64_t> counts;
+    std::vector<double> weights;
+    for (int64_t d = 0; d < places->member_count(); ++d) {
+      counts.push_back(places->member(d).sample_count());
+      weights.push_back(mixture.mixture[static_cast<size_t>(d)].weight);
+    }
+    const MixtureOptions options{arguments.order, arguments.mixture_period,
+                                 arguments.epoch_samples > 0 ? arguments.epoch_samples : samples};
+    absl::StatusOr<Mixture> mixed = saved.has_value() && !saved->mixture.empty()
+                                        ? Mixture::FromText(saved->mixture, counts, arguments.order)
+                                        : Mixture::Create(counts, weights, options);
+    if (!mixed.ok()) return Fail(mixed.status());
+    order = Order::FromMixture(*mixed);
+  }
   if (!order.ok()) return Fail(order.status());
+  steps.sample_count = order->size();
   if (saved.has_value()) {
     // With --samples there is no data set to compare with, and the fingerprint is taken on trust.
     const absl::Status fits = saved->Matches(fingerprint.empty() ? saved->fingerprint : fingerprint, *order);
@@ -79,12 +116,15 @@ int RunPlan(PlanArguments arguments) {
   }
   if (absl::Status status = steps.Validate(); !status.ok()) return Fail(status);
   if (arguments.epoch < 0) return Fail(absl::InvalidArgumentError("plan: epochs are counted from 0"));
+  if (order->mixture() != nullptr && !order->mixture()->Covers(arguments.epoch, steps.origin)) {
+    return Fail(absl::InvalidArgumentError("plan: the state's mixture says nothing of an epoch and position before its last change of weights"));
+  }
   if (arguments.rank < 0 || arguments.rank >= arguments.world) return Fail(absl::InvalidArgumentError("plan: --rank is not below --world"));
   if (arguments.scale) return RunScale(arguments.scale_arguments, places.get(), *order, arguments.order, steps);
   const int64_t count = steps.steps();
   if (arguments.step >= count) return Fail(absl::InvalidArgumentError("plan: the epoch has only " + std::to_string(count) + " steps"));
   if (arguments.step < 0) {
-    std::printf("samples %lld, steps %lld, expected %lld, dropped %lld, padded %lld\n", static_cast<long long>(samples),
+    std::printf("samples %lld, steps %lld, expected %lld, dropped %lld, padded %lld\n", static_cast<long long>(order->size()),
                 static_cast<long long>(count), static_cast<long long>(steps.expected_samples()), static_cast<long long>(steps.dropped()),
                 static_cast<long long>(steps.padded()));
     return 0;
@@ -92,7 +132,7 @@ int RunPlan(PlanArguments arguments) {
   std::vector<int64_t> positions;
   steps.Positions(arguments.step, arguments.rank, positions);
   for (const int64_t position : positions) {
-    const int64_t place = order->IdAt(arguments.epoch, StepPlan::Wrap(position, samples));
+    const int64_t place = order->IdOfPlan(arguments.epoch, position);
     std::printf("%lld\n", static_cast<long long>(arguments.disk_blocks ? places->IdAtPlace(place) : place));
   }
   return 0;
@@ -106,6 +146,9 @@ Command AddPlan(CLI::App& app) {
       app.add_subcommand("plan", "Print which samples a rank reads in a step, without touching data; without --step, the epoch's counts");
   command->add_option("root", arguments->root, "the data set (or --samples)");
   command->add_option("--manifest", arguments->manifest, "where the data set's manifest was saved; default: its usual place");
+  command->add_option("--mixture", arguments->mixture, "several data sets by weight, as the option mixture of a loader");
+  command->add_option("--mixture-period", arguments->mixture_period)->capture_default_str();
+  command->add_option("--epoch-samples", arguments->epoch_samples, "of a mixture; 0: as many as its data sets have")->capture_default_str();
   command->add_option("--samples", arguments->samples, "number of samples, instead of a data set");
   command->add_option("--state", arguments->state, "JSON of a saved state: its order, epoch and position");
   command->add_option("--epoch", arguments->epoch)->capture_default_str();

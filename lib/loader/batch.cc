@@ -44,6 +44,9 @@ absl::Span<const int64_t> Batch::lengths() const {
 }
 absl::Span<const int32_t> Batch::labels() const { return lease_ == nullptr ? absl::Span<const int32_t>() : lease_->attempt->plan().labels; }
 absl::Span<const uint8_t> Batch::valid() const { return lease_ == nullptr ? absl::Span<const uint8_t>() : lease_->attempt->plan().valid; }
+absl::Span<const int32_t> Batch::members() const {
+  return lease_ == nullptr ? absl::Span<const int32_t>() : lease_->attempt->plan().members;
+}
 std::byte* Batch::data() const {
   // In a forked child the memory is not there (MADV_DONTFORK).
   if (lease_ == nullptr || lease_->core->InForkedChild()) return nullptr;

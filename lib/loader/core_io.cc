@@ -119,7 +119,7 @@ void LoaderCore::SizeRings() {
     if (static_cast<size_t>(IoWorkers()) <= ring_options_.capacity) reading_threads_ = IoWorkers();
     ring_options_.capacity = std::min(ring_options_.capacity, static_cast<size_t>(IoWorkers()));
     setup_.queue_depth = static_cast<int32_t>(ring_options_.capacity) * setup_.streams;
-  } else if (direct_ && manifest_->object_count() == manifest_->sample_count()) {
+  } else if (direct_ && !manifest_->packed() && manifest_->object_count() == manifest_->sample_count()) {
     if (options_.io_workers == 0) ring_options_.io_worker_max = kDirectIoWorkers;
     const int32_t wanted = std::min(kDirectDepthMax, kDirectDepthPerStream * setup_.streams);
     if (options_.queue_depth == 0 && wanted > leased_depth_) {
@@ -135,10 +135,12 @@ IoFacts LoaderCore::LookAgain(int64_t epoch) {
   IoFacts facts = FactsOf(epoch);
   facts.available_bytes = AvailableMemory();
   facts.cached_share = CachedShareWithin(objects_, SomeRanges(epoch, kSampled), kCachedSharePatienceNs);
-  // What this rank and its neighbours on the node have brought in.
-  const double read_share =
-      std::min(1.0, static_cast<double>(buffered_samples_ * local_world_size_) / static_cast<double>(order_->size()));
-  page_cache_lost_ = page_cache_lost_ || (!facts.direct_now && facts.cached_share >= 0 && facts.cached_share < read_share / 2);
+  // What this rank and its neighbours on the node have brought in. Of a mixture that is not known by the number of samples: a set of little
+  // weight is hardly read, a small one many times.
+  const bool counts = options_.mixture.empty();
+  const int64_t positions = options_.ids.empty() ? manifest_->sample_count() : static_cast<int64_t>(options_.ids.size());
+  const double read_share = std::min(1.0, static_cast<double>(buffered_samples_ * local_world_size_) / static_cast<double>(positions));
+  page_cache_lost_ = page_cache_lost_ || (counts && !facts.direct_now && facts.cached_share >= 0 && facts.cached_share < read_share / 2);
   facts.not_kept = page_cache_lost_;
   return facts;
 }

@@ -23,16 +23,19 @@ constexpr double kHolesPerByte = 8;  // unwanted bytes between neighbours of a b
 absl::Status LoaderCore::ResolveMemory() {
   absl::StatusOr<std::shared_ptr<const Codec>> codec = MakeCodec(options_.codec);
   if (!codec.ok()) return codec.status();
-  if (options_.codec.verify_crc && !manifest_->has_crc()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("verify_crc: the manifest ", EscapeName(manifest_->path()), " has no checksums; make them with penstock index --crc"));
-  }
-  if (options_.verify == Verify::kStat && !manifest_->has_mtimes()) {
-    return absl::FailedPreconditionError(absl::StrCat("verify=stat: the manifest ", EscapeName(manifest_->path()),
-                                                   " has no times of modification; keep them with penstock index --stat"));
+  for (int64_t d = 0; d < manifest_->member_count(); ++d) {
+    const Manifest& member = manifest_->member(d);
+    if (options_.codec.verify_crc && !member.has_crc()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("verify_crc: the manifest ", EscapeName(member.path()), " has no checksums; make them with penstock index --crc"));
+    }
+    if (options_.verify == Verify::kStat && !member.has_mtimes()) {
+      return absl::FailedPreconditionError(absl::StrCat("verify=stat: the manifest ", EscapeName(member.path()),
+                                                        " has no times of modification; keep them with penstock index --stat"));
+    }
   }
   codec_ = *std::move(codec);
-  packed_ = manifest_->object_count() < manifest_->sample_count() || manifest_->record_bytes() != 0;
+  packed_ = manifest_->packed();
   plan_options_.dense = options_.layout == Layout::kDense;
   plan_options_.scratch = !codec_->identity() && !codec_->in_place();
   plan_options_.split_large = codec_->identity();

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "loader/gap.h"
+#include "penstock/mixture.h"
 
 namespace penstock {
 namespace {
@@ -40,7 +41,16 @@ absl::Status LoaderCore::ResolveOptions() {
     const std::string value = GetOption(options_, info.name);
     if (absl::Status status = SetOption(scratch, info.name, value); !status.ok()) return status;
   }
-  if (options_.root.empty()) return absl::InvalidArgumentError("option root is empty: name a folder of samples or a list file");
+  if (options_.mixture.empty()) {
+    if (options_.root.empty()) return absl::InvalidArgumentError("option root is empty: name a folder of samples or a list file");
+  } else if (!options_.root.empty() || !options_.manifest_path.empty()) {
+    return absl::InvalidArgumentError(
+        "option mixture names the data sets, each with its root and perhaps its manifest_path: leave the options root and manifest_path "
+        "empty");
+  } else if (!options_.ids.empty() || options_.disk_blocks) {
+    return absl::InvalidArgumentError(
+        "option mixture has an order of its own: it goes neither with a list of ids nor with shuffle=disk-blocks");
+  }
   if (!IsAligned(static_cast<uint64_t>(options_.piece_bytes), 4096)) {
     return absl::InvalidArgumentError(absl::StrCat("option piece_bytes = ", options_.piece_bytes, " is not a multiple of 4096"));
   }
@@ -99,15 +109,33 @@ absl::Status LoaderCore::ResolveOrder() {
     if (manifest_->has_labels()) mixing_.emplace(*manifest_);
   }
   absl::StatusOr<Order> order = absl::UnknownError("");
-  if (!options_.ids.empty()) {
+  OrderOptions order_options;
+  order_options.block_samples = options_.block_samples;
+  order_options.window_samples = options_.window_samples;
+  order_options.virtual_streams = options_.virtual_streams;
+  order_options.seed = options_.seed;
+  order_options.shuffle = options_.shuffle;
+  if (!options_.mixture.empty()) {
+    std::vector<int64_t> counts;
+    std::vector<double> weights;
+    for (int64_t d = 0; d < manifest_->member_count(); ++d) {
+      counts.push_back(manifest_->member(d).sample_count());
+      weights.push_back(options_.mixture[static_cast<size_t>(d)].weight);
+    }
+    absl::StatusOr<Mixture> mixture = absl::UnknownError("");
+    if (state.has_value() && !state->mixture.empty()) {
+      // Weights, period and epoch are the state's as well: SetWeights() may have changed them.
+      mixture = Mixture::FromText(state->mixture, counts, order_options);
+    } else {
+      mixture = Mixture::Create(counts, weights,
+                                {order_options, options_.mixture_period,
+                                 options_.epoch_samples > 0 ? options_.epoch_samples : manifest_->sample_count()});
+    }
+    if (!mixture.ok()) return mixture.status();
+    order = Order::FromMixture(*mixture);
+  } else if (!options_.ids.empty()) {
     order = Order::FromIds(options_.ids, manifest_->sample_count());
   } else {
-    OrderOptions order_options;
-    order_options.block_samples = options_.block_samples;
-    order_options.window_samples = options_.window_samples;
-    order_options.virtual_streams = options_.virtual_streams;
-    order_options.seed = options_.seed;
-    order_options.shuffle = options_.shuffle;
     order = Order::Create(manifest_->sample_count(), order_options);
   }
   if (!order.ok()) return order.status();
@@ -118,6 +146,10 @@ absl::Status LoaderCore::ResolveOrder() {
   if (origin_ >= order_->size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("the state's position ", origin_, " is beyond the ", order_->size(), " samples of an epoch"));
+  }
+  if (order_->mixture() != nullptr && !order_->mixture()->Covers(first_epoch_, origin_)) {
+    return absl::InvalidArgumentError(absl::StrCat("the state stands at position ", origin_, " of epoch ", first_epoch_,
+                                                   ", which is not behind the change of weights that it tells of"));
   }
   epoch_ = plan_epoch_ = first_epoch_;
   return absl::OkStatus();
@@ -193,13 +225,34 @@ void LoaderCore::ChooseGap() {
   plan_options_.coalesce_gap_bytes = static_cast<uint64_t>(setup_.coalesce_gap_bytes);
 }
 
-absl::Status LoaderCore::Open() {
-  if (absl::Status status = ResolveOptions(); !status.ok()) return status;
-  absl::StatusOr<std::shared_ptr<const Manifest>> manifest =
-      runtime_core_.OpenManifest(options_.root, options_.manifest_path, options_.deadline_s);
+absl::Status LoaderCore::OpenDataSet() {
+  const auto open = [&](const std::string& root, const std::string& manifest_path) {
+    absl::StatusOr<std::shared_ptr<const Manifest>> manifest = runtime_core_.OpenManifest(root, manifest_path, options_.deadline_s);
+    if (manifest.ok() && (*manifest)->sample_count() == 0) manifest = absl::NotFoundError(absl::StrCat(EscapeName(root), " holds no samples"));
+    return manifest;
+  };
+  absl::StatusOr<std::shared_ptr<const Manifest>> manifest = absl::UnknownError("");
+  if (options_.mixture.empty()) {
+    manifest = open(options_.root, options_.manifest_path);
+  } else {
+    std::vector<std::shared_ptr<const Manifest>> members;
+    for (const MixtureMember& member : options_.mixture) {
+      absl::StatusOr<std::shared_ptr<const Manifest>> opened = open(member.root, member.manifest_path);
+      if (!opened.ok()) {
+        return absl::Status(opened.status().code(), absl::StrCat("data set ", members.size(), " of the mixture: ", opened.status().message()));
+      }
+      members.push_back(*std::move(opened));
+    }
+    manifest = runtime_core_.Join(members);
+  }
   if (!manifest.ok()) return manifest.status();
   manifest_ = *std::move(manifest);
-  if (manifest_->sample_count() == 0) return absl::NotFoundError(absl::StrCat(EscapeName(options_.root), " holds no samples"));
+  return absl::OkStatus();
+}
+
+absl::Status LoaderCore::Open() {
+  if (absl::Status status = ResolveOptions(); !status.ok()) return status;
+  if (absl::Status status = OpenDataSet(); !status.ok()) return status;
   objects_ = manifest_->OpenObjects();
   setup_.fingerprint = manifest_->fingerprint();
   if (absl::Status status = ResolveDevice(); !status.ok()) return status;
@@ -221,7 +274,7 @@ absl::Status LoaderCore::Open() {
   }
   if (StepsOf(epoch_).steps() == 0 && origin_ == 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the data set's ", order_->size(), " samples do not fill one step of batch_size ", options_.batch_size, " on ",
+        absl::StrCat(options_.mixture.empty() ? "the data set's " : "an epoch's ", order_->size(), " samples do not fill one step of batch_size ", options_.batch_size, " on ",
                      options_.world_size, " ranks, and tail=drop leaves them out; lower batch_size, or use tail=pad or tail=partial"));
   }
   if (!options_.ledger_path.empty()) {

@@ -14,20 +14,16 @@
 
 namespace penstock {
 
-absl::Status LoaderCore::PlanAttempt(const StepPlan& steps, int64_t epoch, int64_t step, const std::vector<Decision>& decisions,
-                                     Attempt& attempt) {
+absl::Status LoaderCore::PlanAttempt(const Order& order, const StepPlan& steps, int64_t epoch, int64_t step,
+                                     const std::vector<Decision>& decisions, Attempt& attempt) {
   plan_positions_.clear();
   steps.Positions(step, options_.rank, plan_positions_);
   plan_ids_.resize(plan_positions_.size());
   plan_places_.resize(plan_positions_.size());
   plan_samples_.clear();
   plan_ranges_.clear();
-  // All at once: one by one, a window of the order would be shuffled again for each of them. Where the tail is padded they wrap.
-  const int64_t size = order_->size();
-  plan_wrapped_.resize(plan_positions_.size());
-  std::transform(plan_positions_.begin(), plan_positions_.end(), plan_wrapped_.begin(),
-                 [size](int64_t position) { return StepPlan::Wrap(position, size); });
-  order_->IdsAt(epoch, plan_wrapped_, absl::MakeSpan(plan_places_));
+  // All at once: one by one, a window of the order would be shuffled again for each of them.
+  order.IdsOfPlan(epoch, plan_positions_, absl::MakeSpan(plan_places_));
   for (size_t i = 0; i < plan_positions_.size(); ++i) {
     plan_ids_[i] = options_.disk_blocks ? manifest_->IdAtPlace(plan_places_[i]) : plan_places_[i];
   }
@@ -56,7 +52,11 @@ absl::Status LoaderCore::PlanAttempt(const StepPlan& steps, int64_t epoch, int64
     plan_samples_.push_back(sample);
   }
   for (const Decision& decision : decisions) plan_samples_[decision.index].skip = decision.skip;
-  return PlanBatch(plan_samples_, plan_ranges_, plan_options_, attempt.plan());
+  if (absl::Status status = PlanBatch(plan_samples_, plan_ranges_, plan_options_, attempt.plan()); !status.ok()) return status;
+  if (!options_.mixture.empty()) {
+    for (const int64_t id : attempt.plan().ids) attempt.plan().members.push_back(static_cast<int32_t>(manifest_->MemberOf(id)));
+  }
+  return absl::OkStatus();
 }
 
 // Plans one batch more, or gives memory to the one that waits for it. True: something may be claimed now, or the caller should look again.
@@ -93,6 +93,7 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   const int64_t frees = memory_frees_;
   const int64_t generation = generation_;
   const StepPlan steps = StepsOf(epoch);  // StartEpoch may change the origin meanwhile
+  const Order order = *order_;            // and SetWeights the order
   std::shared_ptr<Attempt> attempt = again == nullptr ? std::move(unplaced_) : nullptr;
   unplaced_ = nullptr;
   lock.unlock();
@@ -106,7 +107,7 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   if (attempt == nullptr) {
     const TraceRange range(TraceStage::kPlan);
     attempt = std::make_shared<Attempt>(arena_, epoch, step);
-    status = PlanAttempt(steps, epoch, step, decisions, *attempt);
+    status = PlanAttempt(order, steps, epoch, step, decisions, *attempt);
     if (!attempt->plan().direct) buffered_samples_ += static_cast<int64_t>(attempt->plan().ids.size());
   }
   bool placed = false;

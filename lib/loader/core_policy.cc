@@ -85,7 +85,11 @@ void LoaderCore::ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bo
       // A keyed function of seed, epoch, position and try: every rank and every restart chooses the same.
       ++decision->tries;
       const int64_t key[4] = {static_cast<int64_t>(options_.seed), slot.epoch, position, decision->tries};
-      decision->substitute = static_cast<int64_t>(XXH3_64bits(key, sizeof key) % static_cast<uint64_t>(manifest_->sample_count()));
+      // Of the same data set, so that a mixture keeps its proportions.
+      const int64_t member = manifest_->MemberOf(id);
+      const int64_t first_id = manifest_->FirstIdOf(member);
+      decision->substitute = first_id + static_cast<int64_t>(XXH3_64bits(key, sizeof key) %
+                                                             static_cast<uint64_t>(manifest_->FirstIdOf(member + 1) - first_id));
       entry.substitute = decision->substitute;
       read_again = true;
     }

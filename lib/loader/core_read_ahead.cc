@@ -34,6 +34,7 @@ void LoaderCore::StartWarmer(int64_t epoch) {
   const auto choose = [&]() -> std::string {
     if (options_.warm == WarmAhead::kOff) return "nothing is read ahead: asked for";
     if (direct_) return "nothing is read ahead: reads are direct";
+    if (!options_.mixture.empty()) return "nothing is read ahead: of a mixture not every sample is read in an epoch";
     if (packed_) return "nothing is read ahead: neighbours in one file share reads";
     if (!options_.disk_blocks && epoch != first_epoch_) return "nothing is read ahead: the first epoch has done that";
     if (!options_.disk_blocks && manifest_->place_order() == PlaceOrder::kNone &&

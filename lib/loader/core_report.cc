@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/thread_demand.h"
 #include "loader/verdict.h"
+#include "penstock/mixture.h"
 
 namespace penstock {
 namespace {
@@ -29,6 +30,7 @@ double ProcessCpuSeconds() {
 
 void LoaderCore::BeginTotals() {
   totals_ = EpochTotals();
+  if (!options_.mixture.empty()) totals_.member_samples.assign(options_.mixture.size(), 0);
   totals_.process_cpu_begin_s = ProcessCpuSeconds();
   totals_.stream_demand_begin_ns = StreamDemandNs();
   if (pool_ != nullptr) totals_.pool_begin = pool_->usage();
@@ -113,6 +115,7 @@ EpochReport LoaderCore::report() const {
   report.padded = steps.padded();
   report.batches = totals_.batches;
   report.bytes = totals_.bytes;
+  report.member_samples = totals_.member_samples;
   report.wall_s =
       totals_.begin_ns == 0 ? 0 : 1e-9 * static_cast<double>((totals_.last_ns == 0 ? MonotonicNs() : totals_.last_ns) - totals_.begin_ns);
   report.wait_s = 1e-9 * static_cast<double>(totals_.wait_ns);
@@ -188,6 +191,14 @@ SetupReport LoaderCore::setup() const {
     setup.open_files_max = ring_options_.open_files->files_max();
     setup.open_files = ring_options_.open_files->count();
   }
+  if (const Mixture* const mixture = order_->mixture(); mixture != nullptr) {
+    for (int64_t d = 0; d < mixture->member_count(); ++d) {
+      const Manifest& member = manifest_->member(d);
+      setup.members.push_back({member.root(), member.fingerprint(), member.sample_count(), mixture->first_id(d), mixture->count(d)});
+    }
+    setup.mixture_period = mixture->period();
+  }
+  setup.epoch_samples = order_->size();
   setup.pages = memory.pages;
   setup.binding = memory.binding;
   setup.pinning = memory.pinning;

@@ -86,6 +86,13 @@ absl::Status Loader::Skip(int64_t steps) {
   return core_->Skip(steps);
 }
 
+absl::Status Loader::SetWeights(absl::Span<const double> weights) {
+  if (core_->InForkedChild()) return Forked();
+  const LoaderCore::Turn turn(*core_);
+  if (!turn.taken()) return absl::FailedPreconditionError("another thread is in Next() of this loader: it has one consumer at a time");
+  return core_->SetWeights(weights);
+}
+
 void Loader::Stop() {
   if (!core_->InForkedChild()) core_->Stop();
 }

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "loader/lease.h"
+#include "penstock/mixture.h"
 
 namespace penstock {
 namespace {
@@ -237,6 +238,7 @@ absl::StatusOr<Batch> LoaderCore::TakeFront() {
   for (size_t i = 0; i < plan.ids.size(); ++i) {
     skipped += plan.valid[i] == 0 ? 1 : 0;
     bytes += plan.lengths[i];
+    if (plan.valid[i] != 0 && !plan.members.empty()) ++totals_.member_samples[static_cast<size_t>(plan.members[i])];
   }
   int64_t substituted = 0;
   for (const Decision& decision : slot->decisions) substituted += !decision.skip && decision.substitute >= 0 ? 1 : 0;
@@ -283,6 +285,12 @@ absl::Status LoaderCore::StartEpoch(int64_t epoch) {
   waiting_since_ns_ = 0;
   const int64_t next = epoch < 0 ? epoch_ + 1 : epoch;
   const bool continues = next == epoch_ + 1 && step_ >= StepsOf(epoch_).steps();
+  if (const Mixture* const mixture = order_->mixture(); mixture != nullptr && !mixture->Covers(next, 0)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("StartEpoch(", next, "): the mixture's weights were changed at position ", mixture->first_position(),
+                     " of all epochs together, ", mixture->epoch_samples(), " each, and that epoch does not begin behind it; open a loader "
+                     "with the old weights for it, or go on with a later epoch"));
+  }
   if (!continues) {
     // The state of the restored epoch was a place in it; an epoch that is begun by name begins at its start.
     if (next == first_epoch_) origin_ = 0;
@@ -343,6 +351,31 @@ absl::Status LoaderCore::Skip(int64_t steps) {
   }
   if (warmer_ != nullptr && warm_steps_ > 0) warmer_->AtRun(step_ / warm_steps_);
   MemoryFreed();
+  WakeStreams();
+  return absl::OkStatus();
+}
+
+absl::Status LoaderCore::SetWeights(absl::Span<const double> weights) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (stopping()) return absl::CancelledError("Stop() was called");
+  const Mixture* const mixture = order_->mixture();
+  if (mixture == nullptr) {
+    return absl::FailedPreconditionError("SetWeights(): this loader reads one data set; give several by the option mixture");
+  }
+  int64_t epoch = epoch_;
+  int64_t position = 0;
+  StepsOf(epoch_).Advance(step_, epoch, position);
+  absl::StatusOr<Mixture> changed = mixture->WithWeights(epoch, position, weights);
+  if (!changed.ok()) return changed.status();
+  waiting_since_ns_ = 0;  // a wait that NextWithin() began was for a batch of the old weights
+  DropAhead();
+  order_.emplace(Order::FromMixture(*changed));
+  plan_epoch_ = epoch_;
+  plan_step_ = step_;
+  if (plan_step_ >= StepsOf(plan_epoch_).steps()) {
+    ++plan_epoch_;
+    plan_step_ = 0;
+  }
   WakeStreams();
   return absl::OkStatus();
 }
@@ -423,6 +456,7 @@ std::string LoaderCore::state() const {
   state.epoch = epoch_;
   StepsOf(epoch_).Advance(step_, state.epoch, state.position);
   if (!options_.ids.empty()) state.ids_hash = order_->ids_hash_text();
+  if (order_->mixture() != nullptr) state.mixture = order_->mixture()->ToText();
   return state.ToJson();
 }
 

@@ -50,6 +50,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   absl::StatusOr<Batch> Next(int64_t within_ns);  // -1: until the deadline; an empty batch where nothing came within that time
   absl::Status StartEpoch(int64_t epoch);  // -1: the one after the current
   absl::Status Skip(int64_t steps);
+  absl::Status SetWeights(absl::Span<const double> weights);
   void Stop();
   // Stops, waits for the streams (at most 5 s), and leaves those whose reads hang to end by themselves.
   void Shutdown();
@@ -135,6 +136,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   };
 
   absl::Status ResolveOptions();
+  absl::Status OpenDataSet();
   absl::Status ResolveDevice();
   absl::Status ResolveOrder();
   absl::Status ResolveMemory();
@@ -146,7 +148,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   bool SmallSamples() const;  // worth reading ahead: places bound them, not bytes
   void ChooseGap();
   // The place in the order of the drive that an epoch's position reads with disk_blocks, else the id; and the id.
-  int64_t PlaceAt(int64_t epoch, int64_t position) const { return order_->IdAt(epoch, StepPlan::Wrap(position, order_->size())); }
+  int64_t PlaceAt(int64_t epoch, int64_t position) const { return order_->IdOfPlan(epoch, position); }
   int64_t IdAt(int64_t epoch, int64_t position) const {
     return options_.disk_blocks ? manifest_->IdAtPlace(PlaceAt(epoch, position)) : PlaceAt(epoch, position);
   }
@@ -179,7 +181,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   bool DeviceMayFree() const;
   void DeviceFailed(const absl::Status& status);
   bool PlanLocked(std::unique_lock<std::mutex>& lock);
-  absl::Status PlanAttempt(const StepPlan& steps, int64_t epoch, int64_t step, const std::vector<Decision>& decisions, Attempt& attempt);
+  absl::Status PlanAttempt(const Order& order, const StepPlan& steps, int64_t epoch, int64_t step, const std::vector<Decision>& decisions,
+                           Attempt& attempt);
   void AttemptDone(Slot& slot);
   void ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bool hung);
   void DropAhead();
@@ -205,7 +208,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::shared_ptr<const Manifest> manifest_;
   std::shared_ptr<const ObjectStore> objects_;
   std::string fingerprint_;
-  std::optional<Order> order_;
+  std::optional<Order> order_;  // guarded by mutex_ after Open, with a mixture: SetWeights() puts another one here
   int64_t first_epoch_ = 0;  // the one that was restored into, with its origin
   int64_t origin_ = 0;
   bool packed_ = false;      // several samples lie in one object
@@ -279,7 +282,6 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::vector<PlanSample> plan_samples_;  // the planner's, reused
   std::vector<Range> plan_ranges_;
   std::vector<int64_t> plan_positions_;
-  std::vector<int64_t> plan_wrapped_;
   std::vector<int64_t> plan_ids_;
   std::list<Decoding> decoding_;
   std::vector<int64_t> plan_places_;
@@ -291,6 +293,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
     double process_cpu_begin_s = 0;
     int64_t stream_demand_begin_ns = 0;
     PreadPool::Usage pool_begin;
+    std::vector<int64_t> member_samples;  // of a mixture
     std::vector<float> next_us;
     std::vector<LedgerEntry> ledger;
     ReadStats reads;

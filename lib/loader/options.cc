@@ -9,7 +9,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/option_rows.h"
+#include "loader/mixture_option.h"
 #include "penstock/loader.h"
+#include "penstock/mixture.h"
 
 extern char** environ;
 
@@ -32,6 +34,16 @@ constexpr OptionFunctions<LoaderOptions> kShuffleWord = {
     },
     [](const LoaderOptions& options) -> std::string { return options.disk_blocks ? "disk-blocks" : options.shuffle ? "true" : "false"; }};
 
+// mixture: JSON.
+constexpr OptionFunctions<LoaderOptions> kMixture = {
+    [](const OptionInfo& info, const OptionBounds&, absl::string_view text, LoaderOptions& options) {
+      absl::StatusOr<std::vector<MixtureMember>> members = ParseMixture(text);
+      if (!members.ok()) return BadOption(info, text, members.status().message());
+      options.mixture = *std::move(members);
+      return absl::OkStatus();
+    },
+    [](const LoaderOptions& options) { return FormatMixture(options.mixture); }};
+
 // An option of the codec.
 template <auto kMember>
 constexpr OptionFunctions<LoaderOptions> kCodec = {
@@ -50,6 +62,18 @@ const Table& Rows() {
        &LoaderOptions::manifest_path,
        0,
        0},
+      {{"mixture", "behaviour", "text", "several data sets by weight instead of root: [{\"root\": \"a\", \"weight\": 0.7}, ...]"},
+       kMixture,
+       0,
+       0},
+      {{"mixture_period", "behaviour", "integer", "positions of a mixture that hold each data set as often as its weight says (M)"},
+       &LoaderOptions::mixture_period,
+       1,
+       kMixturePeriodMax},
+      {{"epoch_samples", "behaviour", "integer", "positions of an epoch of a mixture, all ranks; 0: as many as its data sets have samples"},
+       &LoaderOptions::epoch_samples,
+       0,
+       kMost64},
       {{"rank", "behaviour", "integer", "0 <= rank < world_size; -1: ask the launcher's environment"}, &LoaderOptions::rank, -1, kMost32},
       {{"world_size", "behaviour", "integer", "ranks in all; -1: ask the launcher's environment"}, &LoaderOptions::world_size, -1, kMost32},
       {{"batch_size", "behaviour", "integer", "samples per rank and step"}, &LoaderOptions::batch_size, 1, 1 << 24},

@@ -201,10 +201,22 @@ Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const Object
   // Whether direct reads are allowed matters only sometimes; whether reads are answered at once is worth half a second.
   const bool patient = ask_direct || !FitsInMemory(residency.data_bytes, residency.available_bytes);
   if (!patient) patience_ns = std::min(patience_ns, kRulesPatienceNs);
-  Aside<FileRules> look([objects] {
-    std::string scratch;
-    const absl::StatusOr<OpenTarget> target = objects->Target(0, scratch);
-    return target.ok() ? LookAtFile(*target) : FileRules{0, std::string(target.status().message()), true};
+  // A file of each data set: those of a mixture may lie on different file systems.
+  std::vector<uint32_t> firsts;
+  for (int64_t d = 0; d < manifest.member_count(); ++d) firsts.push_back(manifest.RangeAt(manifest.FirstIdOf(d), 0).object);
+  Aside<FileRules> look([objects, firsts] {
+    FileRules all;
+    for (const uint32_t object : firsts) {
+      std::string scratch;
+      const absl::StatusOr<OpenTarget> target = objects->Target(object, scratch);
+      FileRules rules = target.ok() ? LookAtFile(*target) : FileRules{0, std::string(target.status().message()), true};
+      const bool first = all.direct_why.empty();
+      const bool answers_at_once = all.answers_at_once && rules.answers_at_once;
+      // What all of them allow: the largest alignment, none where one has none.
+      if (first || rules.direct_alignment == 0 || (all.direct_alignment != 0 && rules.direct_alignment > all.direct_alignment)) all = rules;
+      all.answers_at_once = answers_at_once;
+    }
+    return all;
   });
   FileRules rules;
   if (!look.no_thread().empty()) {
@@ -215,7 +227,7 @@ Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const Object
     residency.cached_share = CachedShareWithin(std::move(objects), std::move(sample), std::min(patience_ns, kCachedSharePatienceNs));
   } else {
     rules.direct_why =
-        absl::StrCat("a direct read of ", EscapeName(objects->Name(0)), " had no answer for ", patience_ns / kNsPerMs, " ms");
+        absl::StrCat("a direct read of ", EscapeName(objects->Name(firsts[0])), " had no answer for ", patience_ns / kNsPerMs, " ms");
     rules.answers_at_once = false;
   }
   residency.direct_alignment = rules.direct_alignment;

@@ -32,6 +32,19 @@ absl::StatusOr<std::shared_ptr<const Manifest>> RuntimeCore::OpenManifest(const 
   return opened;
 }
 
+absl::StatusOr<std::shared_ptr<const Manifest>> RuntimeCore::Join(const std::vector<std::shared_ptr<const Manifest>>& members) {
+  std::vector<const Manifest*> key;
+  for (const auto& member : members) key.push_back(member.get());
+  std::lock_guard<std::mutex> lock(mutex_);
+  // A joined manifest holds its members, so that no other one has the address of one while it is here.
+  for (auto it = joined_.begin(); it != joined_.end();) it = it->second.expired() ? joined_.erase(it) : std::next(it);
+  std::weak_ptr<const Manifest>& known = joined_[key];
+  if (std::shared_ptr<const Manifest> shared = known.lock(); shared != nullptr) return shared;
+  absl::StatusOr<std::shared_ptr<const Manifest>> joined = Manifest::Join(members);
+  if (joined.ok()) known = *joined;
+  return joined;
+}
+
 int32_t RuntimeCore::TakeSeat() {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto emptiest = std::min_element(seats_.begin(), seats_.end());

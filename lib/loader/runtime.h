@@ -48,6 +48,9 @@ class RuntimeCore {
   // The manifest of `root`, shared by all loaders that have it open. `wait_s`: for another process that indexes it.
   absl::StatusOr<std::shared_ptr<const Manifest>> OpenManifest(const std::string& root, const std::string& manifest_path, double wait_s);
 
+  // They as one (Manifest::Join), shared by all loaders of the same mixture: so are the files that it keeps open.
+  absl::StatusOr<std::shared_ptr<const Manifest>> Join(const std::vector<std::shared_ptr<const Manifest>>& members);
+
   // Takes up to `wanted` reads in flight out of the process's budget, and no more than one loader's part of it, so that who opens later
   // finds its own; at least `at_least`: a loader beyond the budget still works, at depth 1.
   int32_t LeaseDepth(int32_t wanted, int32_t at_least);
@@ -74,6 +77,7 @@ class RuntimeCore {
   const ForkGuard fork_guard_;
   std::mutex mutex_;
   std::map<std::string, std::weak_ptr<const Manifest>> manifests_;
+  std::map<std::vector<const Manifest*>, std::weak_ptr<const Manifest>> joined_;
   std::map<int, std::weak_ptr<Device>> devices_;
   std::map<std::pair<const Manifest*, bool>, std::weak_ptr<OpenFiles>> open_files_;
   std::shared_ptr<PreadPool> pool_;

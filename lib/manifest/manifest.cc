@@ -18,11 +18,13 @@
 #include "base/crc32c.h"
 #include "base/io_error.h"
 #include "base/unique_fd.h"
+#include "manifest/joined.h"
 #include "manifest/layout.h"
 #include "manifest/manifest_data.h"
 #include "manifest/open.h"
 #include "manifest/place.h"
 #include "store/file_store.h"
+#include "store/joined_store.h"
 #include "store/name_table.h"
 
 namespace penstock {
@@ -297,6 +299,12 @@ absl::StatusOr<std::shared_ptr<const Manifest>> Manifest::OpenSaved(absl::string
 }
 
 absl::Status Manifest::Verify() const {
+  if (joined_ != nullptr) {
+    for (const auto& member : joined_->members) {
+      if (absl::Status status = member->Verify(); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
   const Impl& impl = *impl_;
   for (uint32_t i = 0; i < impl.header->column_count; ++i) {
     const layout::Column& column = impl.columns[i];
@@ -318,6 +326,10 @@ uint64_t Manifest::FirstRange(int64_t id) const {
 }
 
 int Manifest::CountOfRanges(int64_t id) const {
+  if (joined_ != nullptr) {
+    const Joined::Place place = joined_->OfId(id);
+    return place.manifest.RangeCount(place.id);
+  }
   const uint64_t first = FirstRange(id);
   const uint64_t end =
       std::min(impl_->range_bases[(id + 1) >> NameTable::kBlockShift] + range_first_[id + 1], static_cast<uint64_t>(range_count_));
@@ -325,6 +337,12 @@ int Manifest::CountOfRanges(int64_t id) const {
 }
 
 Range Manifest::PackedRangeAt(int64_t id, int i) const {
+  if (joined_ != nullptr) {
+    const size_t member = joined_->MemberOf(id);
+    Range range = joined_->members[member]->RangeAt(id - joined_->first_ids[member], i);
+    range.object += static_cast<uint32_t>(joined_->first_objects[member]);
+    return range;
+  }
   const uint64_t index = range_first_ == nullptr
                              ? static_cast<uint64_t>(id)
                              : std::min(FirstRange(id) + static_cast<uint64_t>(i), static_cast<uint64_t>(range_count_) - 1);
@@ -367,6 +385,10 @@ Range Manifest::RecordAt(int64_t id) const {
 }
 
 uint64_t Manifest::SumOfRanges(int64_t id, bool delivered) const {
+  if (joined_ != nullptr) {
+    const Joined::Place place = joined_->OfId(id);
+    return delivered ? place.manifest.DeliveredBytes(place.id) : place.manifest.StoredBytes(place.id);
+  }
   uint64_t sum = 0;
   for (int i = 0, count = RangeCount(id); i < count; ++i) {
     const Range range = PackedRangeAt(id, i);
@@ -379,36 +401,64 @@ uint64_t Manifest::SumOfRanges(int64_t id, bool delivered) const {
 std::string Manifest::Name(int64_t id) const { return ObjectName(RangeAt(id, 0).object); }
 
 std::string Manifest::ObjectName(uint32_t object) const {
+  if (joined_ != nullptr) {
+    const Joined::Place place = joined_->OfObject(object);
+    std::string name = place.manifest.ObjectName(static_cast<uint32_t>(place.id));
+    return !name.empty() && name[0] == '/' ? name : absl::StrCat(place.manifest.root(), "/", name);
+  }
   std::string name;
   impl_->names.RelativeName(object, name);
   return name;
 }
 
-int64_t Manifest::class_count() const { return static_cast<int64_t>(impl_->header->class_count); }
+int64_t Manifest::class_count() const {
+  if (joined_ != nullptr) return joined_->same_classes ? joined_->members[0]->class_count() : 0;
+  return static_cast<int64_t>(impl_->header->class_count);
+}
 
 std::string Manifest::class_name(int32_t label) const {
+  if (joined_ != nullptr) return joined_->same_classes ? joined_->members[0]->class_name(label) : "";
   if (label < 0 || label >= class_count() || impl_->class_offsets[label] >= impl_->class_names_bytes) return "";
   return impl_->class_names + impl_->class_offsets[label];
 }
 
 std::string Manifest::fingerprint() const {
+  if (joined_ != nullptr) return joined_->fingerprint;
   return absl::BytesToHexString(
       absl::string_view(reinterpret_cast<const char*>(impl_->header->fingerprint), sizeof impl_->header->fingerprint));
 }
 
-const std::string& Manifest::root() const { return impl_->root; }
+const std::string& Manifest::root() const { return joined_ == nullptr ? impl_->root : joined_->root; }
 const std::string& Manifest::path() const { return impl_->path; }
-int64_t Manifest::folder_count() const { return static_cast<int64_t>(impl_->header->folder_count); }
-uint64_t Manifest::file_bytes() const { return impl_->file->bytes(); }
+
+int64_t Manifest::folder_count() const {
+  if (joined_ == nullptr) return static_cast<int64_t>(impl_->header->folder_count);
+  int64_t count = 0;
+  for (const auto& member : joined_->members) count += member->folder_count();
+  return count;
+}
+
+uint64_t Manifest::file_bytes() const {
+  if (joined_ == nullptr) return impl_->file->bytes();
+  uint64_t bytes = 0;
+  for (const auto& member : joined_->members) bytes += member->file_bytes();
+  return bytes;
+}
 
 PlaceOrder Manifest::place_order() const { return impl_->place_kind; }
 
 ShardFormat Manifest::format() const {
+  if (joined_ != nullptr) {
+    const ShardFormat first = joined_->members[0]->format();
+    const bool all = std::all_of(joined_->members.begin(), joined_->members.end(), [&](const auto& m) { return m->format() == first; });
+    return all ? first : ShardFormat::kFiles;
+  }
   if (record_bytes_ == 0) return ShardFormat::kFiles;
   return impl_->record_source.format == layout::kFormatNpy ? ShardFormat::kNpy : ShardFormat::kRaw;
 }
 
 TreeRule Manifest::rule() const {
+  if (joined_ != nullptr) return TreeRule::kAuto;
   switch (impl_->header->rule) {
     case layout::kRuleClasses: return TreeRule::kClasses;
     case layout::kRuleFlat: return TreeRule::kFlat;
@@ -418,6 +468,11 @@ TreeRule Manifest::rule() const {
 }
 
 std::shared_ptr<const ObjectStore> Manifest::OpenObjects() const {
+  if (joined_ != nullptr) {
+    std::vector<std::shared_ptr<const ObjectStore>> stores;
+    for (const auto& member : joined_->members) stores.push_back(member->OpenObjects());
+    return std::make_shared<JoinedStore>(std::move(stores), joined_->first_objects);
+  }
   return std::make_shared<FileStore>(impl_->root, impl_->names, impl_->file);
 }
 

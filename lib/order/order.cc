@@ -284,6 +284,29 @@ void Order::IdsAt(int64_t epoch, absl::Span<const int64_t> positions, absl::Span
   }
 }
 
+void Order::IdsOfPlan(int64_t epoch, absl::Span<const int64_t> positions, absl::Span<int64_t> ids) const {
+  const int64_t count = size();
+  const auto beyond = std::find_if(positions.begin(), positions.end(), [count](int64_t position) { return position >= count; });
+  if (beyond == positions.end()) return IdsAt(epoch, positions, ids);
+  const bool goes_on = mixture() != nullptr;
+  std::vector<int64_t> own;
+  // By the epoch that they are read in: with a global batch larger than an epoch of a mixture there are more than two.
+  for (size_t begin = 0; begin < positions.size();) {
+    const int64_t ahead = goes_on ? positions[begin] / count : 0;
+    size_t end = begin;
+    own.clear();
+    for (; end < positions.size() && (!goes_on || positions[end] / count == ahead); ++end) own.push_back(positions[end] % count);
+    IdsAt(epoch + ahead, own, ids.subspan(begin, end - begin));
+    begin = end;
+  }
+}
+
+int64_t Order::IdOfPlan(int64_t epoch, int64_t position) const {
+  int64_t id = 0;
+  IdsOfPlan(epoch, absl::MakeConstSpan(&position, 1), absl::MakeSpan(&id, 1));
+  return id;
+}
+
 const Mixture* Order::mixture() const { return impl_->mixture.has_value() ? &*impl_->mixture : nullptr; }
 
 uint64_t Order::ids_hash() const { return impl_->hash; }

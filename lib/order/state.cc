@@ -179,17 +179,17 @@ absl::StatusOr<State> State::FromJson(absl::string_view text) {
 }
 
 absl::Status State::Matches(absl::string_view manifest_fingerprint, const Order& order) const {
-  if (fingerprint != manifest_fingerprint) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the state is of the data set with fingerprint ", fingerprint, ", and this one's is ", manifest_fingerprint,
-                     ": names, sizes, labels or their number differ. Give the data set it was made with, or start without the state"));
-  }
   if (mixture.empty() != (order.mixture() == nullptr)) {
     return absl::FailedPreconditionError(
         mixture.empty() ? "the state was made with a single data set, and this run reads a mixture: give that data set, or start without "
                           "the state"
                         : "the state was made with a mixture of data sets, and this run reads a single one: give the same mixture, or "
                           "start without the state");
+  }
+  if (fingerprint != manifest_fingerprint) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the state is of the data set with fingerprint ", fingerprint, ", and this one's is ", manifest_fingerprint,
+                     ": names, sizes, labels or their number differ. Give the data set it was made with, or start without the state"));
   }
   if (ids_hash != order.ids_hash_text()) {
     const auto name = [](absl::string_view hash) { return hash.empty() ? std::string("no list") : absl::StrCat("the list ", hash); };

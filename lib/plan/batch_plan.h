@@ -82,6 +82,7 @@ struct BatchPlan {
   std::vector<int64_t> ids, positions, offsets, lengths;
   std::vector<int32_t> labels;
   std::vector<uint8_t> valid;
+  std::vector<int32_t> members;  // which data set each is of; the loader's, empty where there is but one
   std::vector<StoredPlace> stored;
   std::vector<uint32_t> laid_out;  // sample indices in the order of their places
   std::vector<uint32_t> uses;

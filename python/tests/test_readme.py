@@ -24,6 +24,7 @@ def has_gpu():
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     DataSet(folder / "train", [48] * 96)
+    DataSet(folder / "more", [48] * 30)
     return folder
 
 

@@ -11,7 +11,7 @@ TARGET = FOLDER / "penstock" / "_option_types.pyi"
 TABLES = [("LoaderOptions", "LOADER_OPTIONS"), ("IndexOptions", "INDEX_OPTIONS"), ("RuntimeOptions", "RUNTIME_OPTIONS")]
 TYPES = {"text": "Union[str, os.PathLike[str]]", "integer": "int", "number": "float", "bytes": "Union[int, str]", "boolean": "bool"}
 # Parameters of their own in Loader.__init__.
-OWN = {"LoaderOptions": {"root", "state"}, "IndexOptions": set(), "RuntimeOptions": set()}
+OWN = {"LoaderOptions": {"root", "state", "mixture"}, "IndexOptions": set(), "RuntimeOptions": set()}
 
 
 def type_of(words: str) -> str:

@@ -140,6 +140,65 @@ TEST_CASE("skip stands where next would, and the state counts it", "[capi]") {
   C_OK(error, penstock_loader_close(loader, &error));
 }
 
+TEST_CASE("a mixture of data sets, its members, and new weights", "[capi]") {
+  const DataSet a(40, -100);
+  const DataSet b(30, -60);
+  COptions options("", EngineOption::kThreads, 10);
+  options.Set("mixture", "[{\"root\": \"" + a.root() + "\", \"weight\": 8}, {\"root\": \"" + b.root() + "\", \"weight\": 2}]");
+  options.Set("mixture_period", "10");
+  options.Set("epoch_samples", "50");
+  penstock_loader* loader = options.Open();
+  Error error;
+  const auto counts = [&](int64_t of_b) {
+    penstock_batch* batch = TakeBatch(loader);
+    const penstock_batch_view view = ViewOf(batch);
+    REQUIRE(view.members != nullptr);
+    int64_t count = 0;
+    for (int64_t i = 0; i < view.size; ++i) {
+      CHECK(view.members[i] == (view.ids[i] >= 40 ? 1 : 0));
+      CHECK(view.lengths[i] == (view.ids[i] >= 40 ? 60 : 100));
+      count += view.members[i];
+    }
+    CHECK(count == of_b);
+    C_OK(error, penstock_batch_release(batch, &error));
+  };
+  counts(2);
+  const double weights[] = {1, 1};
+  C_OK(error, penstock_loader_set_weights(loader, weights, 2, &error));
+  counts(5);
+  C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_loader_set_weights(loader, weights, 1, &error));
+  C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_loader_set_weights(loader, nullptr, 2, &error));
+  for (const int64_t count : {INT64_MIN, int64_t{-1}, int64_t{0}, int64_t{257}, INT64_MAX}) {
+    C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_loader_set_weights(loader, weights, count, &error));
+  }
+  counts(5);
+  CHECK(Report(loader)["member_samples"] == nlohmann::json({18, 12}));
+  char* text = nullptr;
+  C_OK(error, penstock_loader_setup_json(loader, &text, &error));
+  const nlohmann::json setup = nlohmann::json::parse(TakeText(text));
+  CHECK(setup["members"][1]["root"] == b.root());
+  CHECK(setup["members"][1]["first_id"] == 40);
+  CHECK(setup["members"][1]["period_samples"] == 5);
+  C_OK(error, penstock_loader_close(loader, &error));
+
+  // Without a mixture.
+  COptions single(a.root(), EngineOption::kThreads);
+  loader = single.Open();
+  C_FAILS(error, PENSTOCK_FAILED_PRECONDITION, penstock_loader_set_weights(loader, weights, 2, &error));
+  penstock_batch* batch = TakeBatch(loader);
+  CHECK(ViewOf(batch).members == nullptr);
+  // A program that was built before there were members.
+  penstock_batch_view older{};
+  int32_t untouched = 0;
+  older.struct_bytes = offsetof(penstock_batch_view, members);
+  older.members = &untouched;
+  C_OK(error, penstock_batch_get(batch, &older, &error));
+  CHECK(older.size == 16);
+  CHECK(older.members == &untouched);
+  C_OK(error, penstock_batch_release(batch, &error));
+  C_OK(error, penstock_loader_close(loader, &error));
+}
+
 TEST_CASE("a list of ids is the order, and a codec function sees every sample", "[capi]") {
   const DataSet data(40, -100);
   COptions options(data.root(), EngineOption::kThreads, 4);

@@ -120,6 +120,11 @@ std::vector<HandleCall> LoaderCalls() {
        }},
       {"start_epoch", [](void* h, penstock_error** e) { return penstock_loader_start_epoch(static_cast<penstock_loader*>(h), -1, e); }},
       {"skip", [](void* h, penstock_error** e) { return penstock_loader_skip(static_cast<penstock_loader*>(h), 0, e); }},
+      {"set_weights",
+       [](void* h, penstock_error** e) {
+         const double weight = 1;
+         return penstock_loader_set_weights(static_cast<penstock_loader*>(h), &weight, 1, e);
+       }},
       {"stop", [](void* h, penstock_error** e) { return penstock_loader_stop(static_cast<penstock_loader*>(h), e); }},
       {"position",
        [](void* h, penstock_error** e) {

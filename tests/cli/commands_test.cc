@@ -176,6 +176,49 @@ TEST_CASE("plan prints the ids that a loader delivers, also for a state and anot
   compare(options, {"--state", state}, 3);
 }
 
+TEST_CASE("bench and plan of a mixture", "[cli]") {
+  DataSet a(40, -100);
+  DataSet b(30, -60);
+  const std::string mixture =
+      "[{\"root\": \"" + a.root() + "\", \"weight\": 8}, {\"root\": \"" + b.root() + "\", \"weight\": 2}]";
+  LoaderOptions options = OptionsOf("", 10);
+  REQUIRE_OK(SetOption(options, "mixture", mixture));
+  options.mixture_period = 10;
+  options.epoch_samples = 35;
+  options.seed = 3;
+  options.tail = Tail::kPad;
+  auto loader = MustOpen(options);
+  const auto compare = [&](int64_t step, std::vector<std::string> arguments) {
+    const absl::StatusOr<Batch> batch = loader->Next();
+    REQUIRE_OK(batch);
+    std::string ids;
+    for (const int64_t id : batch->ids()) ids += std::to_string(id) + "\n";
+    arguments.insert(arguments.begin(), {"plan", "--mixture", mixture, "--batch", "10", "--step", std::to_string(step)});
+    const Outcome outcome = Penstock(arguments);
+    INFO(outcome.err);
+    CHECK(outcome.out == ids);
+  };
+  for (int64_t step = 0; step < 4; ++step) compare(step, {"--seed", "3", "--mixture-period", "10", "--epoch-samples", "35", "--tail", "pad"});
+  // The state has the weights of the moment.
+  REQUIRE_OK(loader->StartEpoch());
+  REQUIRE_OK(loader->Skip(1));
+  REQUIRE_OK(loader->SetWeights({1, 1}));
+  const std::string state = loader->state();
+  for (int64_t step = 0; step < 2; ++step) compare(step, {"--state", state});
+  CHECK(Penstock({"plan", a.root(), "--mixture", mixture}).status == 2);
+  CHECK(Penstock({"plan", "--mixture", "[]"}).status == 2);
+  CHECK(Penstock({"plan", "--mixture", "x"}).status == 2);
+
+  const Outcome outcome = Penstock({"bench", "--set", "mixture=" + mixture, "--batch", "7", "--json"});
+  INFO(outcome.err);
+  REQUIRE(outcome.status == 0);
+  const nlohmann::json json = nlohmann::json::parse(outcome.out);
+  CHECK(json["samples"] == 70);
+  CHECK(json["member_samples"][0].get<int64_t>() + json["member_samples"][1].get<int64_t>() == 70);
+  const Outcome text = Penstock({"bench", "--set", "mixture=" + mixture, "--batch", "7"});
+  CHECK(Has(text.out, b.root() + ": 30 samples, 200 of 1000 positions"));
+}
+
 TEST_CASE("plan refuses a state of another data set", "[cli]") {
   DataSet data(30);
   DataSet other(31);

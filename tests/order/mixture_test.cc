@@ -374,3 +374,20 @@ TEST_CASE("the mixture is the one of version 1", "[mixture]") {
     CHECK(crc == golden.crc);
   }
 }
+
+TEST_CASE("the positions of a padded step wrap, and of a mixture go on", "[mixture]") {
+  const Mixture mixture = Make({7, 5}, {2, 1}, 3, 10, 1);
+  const penstock::Order mixed = penstock::Order::FromMixture(mixture);
+  auto order = penstock::Order::Create(10, {});
+  REQUIRE(order.ok());
+  // Of one rank of two; more than an epoch beyond the end.
+  const std::vector<int64_t> positions = {5, 7, 9, 11, 13, 19, 21, 35};
+  std::vector<int64_t> ids(positions.size());
+  order->IdsOfPlan(3, positions, absl::MakeSpan(ids));
+  for (size_t i = 0; i < positions.size(); ++i) CHECK(ids[i] == order->IdAt(3, positions[i] % 10));
+  mixed.IdsOfPlan(3, positions, absl::MakeSpan(ids));
+  for (size_t i = 0; i < positions.size(); ++i) {
+    CHECK(ids[i] == mixture.At(3 + positions[i] / 10, positions[i] % 10).id);
+    CHECK(ids[i] == mixed.IdOfPlan(3, positions[i]));
+  }
+}

@@ -175,6 +175,7 @@ class Rank {
     absl::StatusOr<std::unique_ptr<Loader>> loader = Loader::Open(options);
     if (!loader.ok()) Die("rank " + std::to_string(rank) + ": " + loader.status().ToString());
     loader_ = *std::move(loader);
+    manifest_ = loader_->manifest();
     const std::string log = job.folder + "/log." + job.incarnation + "." + std::to_string(job.only < 0 ? 0 : rank);
     log_ = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (log_ < 0) Die("cannot open " + log);
@@ -193,7 +194,9 @@ class Rank {
       int64_t inside = -1;
       const auto bytes = batch->sample(i);
       if (bytes.size() >= sizeof inside) std::memcpy(&inside, bytes.data(), sizeof inside);
-      if (inside != batch->ids()[static_cast<size_t>(i)]) Die("a sample's bytes are not its own");
+      // A record begins with its number in its own data set.
+      const int64_t id = batch->ids()[static_cast<size_t>(i)];
+      if (inside != id - manifest_->FirstIdOf(manifest_->MemberOf(id))) Die("a sample's bytes are not its own");
     }
     Look();
     Record record;
@@ -226,6 +229,7 @@ class Rank {
   const Job& job_;
   const int32_t rank_;
   std::unique_ptr<Loader> loader_;
+  std::shared_ptr<const penstock::Manifest> manifest_;
   int log_ = -1;
   std::string state_;
   int64_t epoch_ = 0;

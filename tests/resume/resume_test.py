@@ -15,6 +15,7 @@ cores. A seed that fails keeps its folder, and ends the run with 1.
 
 import argparse
 import array
+import bisect
 import concurrent.futures
 import json
 import os
@@ -106,6 +107,12 @@ class Run:
         self.job = job
         self.random = random.Random(seed)
         self.count, self.root, self.manifest = self.random.choice(data_sets)
+        # A third of the runs reads several data sets by weight; their epochs are as long as those of one.
+        self.mixture = []
+        if self.random.random() < 1 / 3:
+            self.mixture = self.random.sample(data_sets, self.random.randint(2, 3))
+            self.weights = [self.random.choice([0.05, 1, 1, 3]) for _ in self.mixture]
+            self.period = self.random.choice([100, 1000, 1000, 65536])
         self.folder = folder
         self.engines = engines
         self.starts = starts
@@ -127,8 +134,17 @@ class Run:
             order["seed"] //= 2
         return order, self.random.choice(["drop", "pad", "partial"])
 
+    def what_is_read(self):
+        if not self.mixture:
+            return [f"root={self.root}", f"manifest_path={self.manifest}"]
+        members = [
+            {"root": root, "weight": weight, "manifest_path": manifest}
+            for (_, root, manifest), weight in zip(self.mixture, self.weights)
+        ]
+        return [f"mixture={json.dumps(members)}", f"mixture_period={self.period}", f"epoch_samples={self.count}"]
+
     def start(self, number, options, ranks, processes):
-        words = [self.job, "run", str(self.folder), str(number), f"root={self.root}", f"manifest_path={self.manifest}", f"ranks={ranks}"]
+        words = [self.job, "run", str(self.folder), str(number), *self.what_is_read(), f"ranks={ranks}"]
         words += [f"{name}={value}" for name, value in options.items()]
         (self.folder / f"command.{number}").write_text(shlex.join(words))
         errors = open(self.folder / f"errors.{number}", "wb")
@@ -220,7 +236,7 @@ class Run:
             coalesce_gap_bytes=4096,
             huge_pages="false",
         )
-        words = [self.job, "run", str(folder), "0", f"root={self.root}", f"manifest_path={self.manifest}", "ranks=1"]
+        words = [self.job, "run", str(folder), "0", *self.what_is_read(), "ranks=1"]
         with open(self.folder / "errors.whole", "wb") as errors:
             status = subprocess.run(
                 words + [f"{name}={value}" for name, value in options.items()], stdout=subprocess.DEVNULL, stderr=errors, timeout=LIMIT_S
@@ -230,10 +246,39 @@ class Run:
         epochs = [array.array("q"), array.array("q")]
         for record in read_log(folder / "log.0.0"):
             epochs[record["epoch"]].extend(record["ids"])
-        for ids in epochs:
-            if sorted(ids) != list(range(self.count)):
-                raise Failure("an epoch of the uninterrupted run does not have every id once")
+        if self.mixture:
+            self.check_members(epochs[0] + epochs[1])
+        else:
+            for ids in epochs:
+                if sorted(ids) != list(range(self.count)):
+                    raise Failure("an epoch of the uninterrupted run does not have every id once")
         return epochs
+
+    def check_members(self, ids):
+        """That each data set has its share of every period, and that its own samples come in epochs of its own."""
+        firsts = [0]
+        for count, _, _ in self.mixture:
+            firsts.append(firsts[-1] + count)
+        own = [[] for _ in self.mixture]
+        in_period = [[] for _ in self.mixture]
+        for at, sample_id in enumerate(ids):
+            member = bisect.bisect_right(firsts, sample_id) - 1
+            own[member].append(sample_id)
+            if at % self.period == 0:
+                for counts in in_period:
+                    counts.append(0)
+            in_period[member][-1] += 1
+        if len(ids) % self.period:
+            for counts in in_period:
+                counts.pop()
+        for member, (count, _, _) in enumerate(self.mixture):
+            share = self.period * self.weights[member] / sum(self.weights)
+            if len(set(in_period[member])) != 1 or abs(in_period[member][0] - share) >= 1:
+                raise Failure(f"data set {member} has {set(in_period[member])} samples in periods of {self.period}, and {share} is right")
+            for begin in range(0, len(own[member]), count):
+                part = own[member][begin : begin + count]
+                if len(set(part)) != len(part):
+                    raise Failure(f"data set {member} repeats a sample before it has given all")
 
     def check(self, order, tail):
         """That what was kept is the uninterrupted run, position by position, and what each batch said of the state is true."""
@@ -260,7 +305,9 @@ class Run:
             if (step_epoch, begin) != (epoch, position):
                 raise Failure(f"{key}: begins at position {begin} of epoch {step_epoch}, where {position} of epoch {epoch} is next")
             end = min(begin + group, self.count) if tail == "partial" else begin + group
-            whole = epochs[epoch] if end <= self.count else epochs[epoch] + epochs[epoch][: end - self.count]
+            # A padded step begins the epoch again; of a mixture it goes on with the next one.
+            more = epochs[epoch + 1 if self.mixture and epoch == 0 else epoch]
+            whole = epochs[epoch] if end <= self.count else epochs[epoch] + more[: end - self.count]
             for record in records:
                 first = begin + (record["rank"] - begin) % world
                 if record["ids"] != whole[first:end:world]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_double, c_int32, c_int64, c_uint64, c_void_p
 from typing import Any, Dict, List, Optional, Tuple
 
 from . import _library
@@ -40,7 +40,7 @@ class BatchView(ctypes.Structure):
         ("struct_bytes", c_uint64), ("size", c_int64), ("epoch", c_int64), ("step", c_int64), ("data", c_void_p), ("bytes", c_int64),
         ("stride", c_int64), ("ids", c_void_p), ("offsets", c_void_p), ("lengths", c_void_p), ("labels", c_void_p), ("valid", c_void_p),
         ("on_device", c_int32), ("device", c_int32), ("device_ids", c_void_p), ("device_offsets", c_void_p), ("device_lengths", c_void_p),
-        ("device_labels", c_void_p), ("device_valid", c_void_p),
+        ("device_labels", c_void_p), ("device_valid", c_void_p), ("members", c_void_p),
     ]
 
 
@@ -98,6 +98,7 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "penstock_batch_release": (c_int32, [_Handle, _Error]),
     "penstock_batch_release_after": (c_int32, [_Handle, c_void_p, _Error]),
     "penstock_loader_skip": (c_int32, [_Handle, c_int64, _Error]),
+    "penstock_loader_set_weights": (c_int32, [_Handle, POINTER(c_double), c_int64, _Error]),
     "penstock_batch_wait_on": (c_int32, [_Handle, c_void_p, _Error]),
     "penstock_batch_record_use": (c_int32, [_Handle, c_void_p, _Error]),
     "penstock_batch_to_dlpack": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import json
 import os
 from ctypes import POINTER, byref, c_char_p, c_int64, c_void_p
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
@@ -56,6 +57,26 @@ def to_text(name: str, value: Any) -> bytes:
     if hasattr(value, "__float__"):
         return repr(float(value)).encode()
     raise InvalidArgumentError(f"option {name}: {type(value).__name__} {value!r} is neither text, path, number nor boolean")
+
+
+def mixture_text(mixture: Any) -> str:
+    """Data sets by weight as the library takes them: of text, {root: weight}, or a sequence of (root, weight) and of mappings."""
+    if isinstance(mixture, str):
+        return mixture
+    members = []
+    for entry in mixture.items() if hasattr(mixture, "items") else mixture:
+        if not hasattr(entry, "keys"):
+            try:
+                root, weight = entry
+            except (TypeError, ValueError):
+                raise InvalidArgumentError(
+                    f"mixture: a data set is (root, weight) or {{'root': ..., 'weight': ..., 'manifest_path': ...}}, not {entry!r}") from None
+            entry = {"root": root, "weight": weight}
+        member: Dict[str, Any] = {}
+        for key, value in entry.items():
+            member[key] = os.fsdecode(value) if isinstance(value, (str, bytes, os.PathLike)) else float(value)
+        members.append(member)
+    return json.dumps(members, ensure_ascii=False)
 
 
 def ids_array(ids: Any) -> "array.array[int]":

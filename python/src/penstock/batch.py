@@ -77,6 +77,7 @@ _COLUMNS: Dict[str, Tuple[int, str]] = {
 }
 
 _TYPESTRS = {name: _DTYPES[dtype].typestr or "" for name, (_, dtype) in _COLUMNS.items()}
+_TYPESTRS["members"] = "<i4"  # in host memory only: no tensor of the library's
 
 
 class _Lease(_capi.BatchView):
@@ -472,6 +473,11 @@ class Batch:
     def labels(self) -> "Array":
         """int32; -1: none."""
         return self._array("labels")
+
+    @property
+    def members(self) -> "Optional[Array]":
+        """int32: which data set of the ``mixture`` each sample is of; None without one."""
+        return self._array("members") if self._owner().members else None
 
     @property
     def valid(self) -> "Array":

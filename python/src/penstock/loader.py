@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import array
 import atexit
+import ctypes
 import json
 import os
 import threading
 import weakref
-from ctypes import byref, c_int64, c_void_p
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Optional, Union
+from ctypes import POINTER, byref, c_double, c_int64, c_void_p
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Union
 
 from . import _capi, _options
 from ._handle import Handle
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._option_types import LoaderOptions, RuntimeOptions
+
+    Root = Union[str, os.PathLike[str]]
+    # Text is the JSON of the option; a mapping in the list has the keys root, weight and manifest_path.
+    Mixture = Union[str, Mapping[Root, float], Sequence[Union[Tuple[Root, float], Mapping[str, Any]]]]
 
 _library = _capi.library
 
@@ -94,7 +100,8 @@ class Loader(Handle):
                     step(batch)
 
     ``root`` is a folder of class folders, a flat folder, a list file (``path[TAB label]`` a line) or shards (.npy, raw records).
-    ``ids`` is the order itself: a custom sampler, a curriculum or a subset. ``state`` (text, or what ``state_dict()`` gave) goes on from
+    ``mixture`` instead of a root: several data sets by weight, {root: weight} or a list of (root, weight); each has a shuffle and epochs of its
+    own. ``ids`` is the order itself: a custom sampler, a curriculum or a subset. ``state`` (text, or what ``state_dict()`` gave) goes on from
     there.
 
     Each ``for`` is an epoch: the first one is that of the state (0 without one), from where it stands, each further one the next.
@@ -106,9 +113,12 @@ class Loader(Handle):
 
     _what = "loader"
 
-    def __init__(self, root: "Union[str, os.PathLike[str]]", *, ids: Optional[Any] = None, runtime: Optional[Runtime] = None,
-                 state: "Optional[Union[str, Mapping[str, Any]]]" = None, **options: "Unpack[LoaderOptions]") -> None:
+    def __init__(self, root: "Optional[Union[str, os.PathLike[str]]]" = None, *, mixture: "Optional[Mixture]" = None,
+                 ids: Optional[Any] = None, runtime: Optional[Runtime] = None, state: "Optional[Union[str, Mapping[str, Any]]]" = None,
+                 **options: "Unpack[LoaderOptions]") -> None:
         self._values: Dict[str, Any] = {"root": root, **options}
+        if mixture is not None:
+            self._values["mixture"] = _options.mixture_text(mixture)
         self._ids = None if ids is None else _options.ids_array(ids)
         self._runtime = runtime
         self._consumer = threading.Lock()
@@ -205,6 +215,21 @@ class Loader(Handle):
         finally:
             self._consumer.release()
 
+    def set_weights(self, weights: "Sequence[float]") -> None:
+        """New weights for the data sets of ``mixture``, from the next batch on, one for each in their order. What was read ahead with the old
+        ones is given up; no data set loses or repeats a sample. All ranks of a job do it at the same step; the state keeps them."""
+        handle = self._open_handle()
+        numbers = array.array("d", weights)
+        if not self._consumer.acquire(False):
+            raise FailedPreconditionError("another thread is taking a batch of this loader at this moment: one consumer at a time")
+        try:
+            if self._batch.value is not None:
+                raise FailedPreconditionError("Ctrl-C kept a batch from you that was read with the old weights: take it by next() first")
+            pointer = ctypes.cast(c_void_p(numbers.buffer_info()[0]), POINTER(c_double))
+            _capi.call(_library.penstock_loader_set_weights, handle, pointer, len(numbers))
+        finally:
+            self._consumer.release()
+
     def _drop_taken(self) -> None:
         """Gives back a batch that Ctrl-C kept from the consumer."""
         if self._batch.value is not None:
@@ -291,7 +316,9 @@ class Loader(Handle):
             _capi.call(_library.penstock_loader_close, handle)
 
     def __repr__(self) -> str:
-        return f"penstock.Loader({os.fsdecode(self._values['root'])!r}{'' if self._handle else ', closed'})"
+        root = self._values["root"]
+        what = f"mixture={self._values.get('mixture')}" if root is None else repr(os.fsdecode(root))
+        return f"penstock.Loader({what}{'' if self._handle else ', closed'})"
 
     def __reduce__(self) -> Any:
         raise TypeError("a penstock.Loader is not pickled: it is threads and memory of this process. Open one where it is used; with "

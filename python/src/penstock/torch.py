@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._option_types import LoaderOptions
+    from .loader import Mixture
 
 
 class IterableDataset(torch.utils.data.IterableDataset[Any]):
@@ -33,12 +34,12 @@ class IterableDataset(torch.utils.data.IterableDataset[Any]):
     the first use.
     """
 
-    def __init__(self, root: "Union[str, os.PathLike[str]]", *, transform: Optional[Callable[[Batch], Any]] = None,
-                 ids: Optional[Any] = None, runtime: Optional[Runtime] = None, state: "Optional[Union[str, Mapping[str, Any]]]" = None,
-                 **options: "Unpack[LoaderOptions]") -> None:
+    def __init__(self, root: "Optional[Union[str, os.PathLike[str]]]" = None, *, transform: Optional[Callable[[Batch], Any]] = None,
+                 mixture: "Optional[Mixture]" = None, ids: Optional[Any] = None, runtime: Optional[Runtime] = None,
+                 state: "Optional[Union[str, Mapping[str, Any]]]" = None, **options: "Unpack[LoaderOptions]") -> None:
         super().__init__()
         self._root = root
-        self._options: Dict[str, Any] = {"ids": ids, "runtime": runtime, "state": state, **options}
+        self._options: Dict[str, Any] = {"mixture": mixture, "ids": ids, "runtime": runtime, "state": state, **options}
         self._transform = transform
         self._loader: Optional[Loader] = None
 
