@@ -447,10 +447,9 @@ TEST_CASE("a state goes only with the mixture that it is of", "[loader]") {
 
 TEST_CASE("a mixture of packed records and files, direct reads too", "[loader]") {
   const DataSet files(40, 3000);
-  const DataSet shards(0);
+  const DataSet shards(0, 0, 0);
   std::string records;
   for (int i = 0; i < 200; ++i) records += DataSet::Content(std::to_string(i), 512);
-  std::filesystem::create_directories(shards.root());
   std::ofstream(shards.root() + "/records.raw", std::ios::binary) << records;
   IndexOptions index;
   index.format = ShardFormat::kRaw;

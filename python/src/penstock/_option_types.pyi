@@ -6,6 +6,10 @@ from typing import Literal, TypedDict, Union
 class LoaderOptions(TypedDict, total=False):
     manifest_path: Union[str, os.PathLike[str]]
     """where the manifest is saved; empty: the default place"""
+    mixture_period: int
+    """positions of a mixture that hold each data set as often as its weight says (M)"""
+    epoch_samples: int
+    """positions of an epoch of a mixture, all ranks; 0: as many as its data sets have samples"""
     rank: int
     """0 <= rank < world_size; -1: ask the launcher's environment"""
     world_size: int
