@@ -242,8 +242,8 @@ PENSTOCK_C_API penstock_code penstock_loader_start_epoch(penstock_loader *loader
    Errors:   INVALID_ARGUMENT steps below 0; OUT_OF_RANGE fewer are left, and nothing is passed over; CANCELLED; FAILED_PRECONDITION.
    Threads:  the consumer's. */
 PENSTOCK_C_API penstock_code penstock_loader_skip(penstock_loader *loader, int64_t steps, penstock_error **error);
-/* New weights for the data sets of the option "mixture", from the next batch on: `count` of them, one for each. All ranks of a job do it at the
-   same step. The state keeps them; epochs that begin before it cannot be gone back to.
+/* New weights for the data sets of the option "mixture", from the next batch on: `count` of them, one for each. All ranks of a job do it
+   at the same step. The state keeps them; epochs that begin before it cannot be gone back to.
    Errors:   INVALID_ARGUMENT not one for each data set, below 0, all 0, or too small for a place in a period; FAILED_PRECONDITION the loader
              reads no mixture; CANCELLED.   Threads: the consumer's. */
 PENSTOCK_C_API penstock_code penstock_loader_set_weights(penstock_loader *loader, const double *weights, int64_t count,

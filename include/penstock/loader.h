@@ -113,9 +113,9 @@ class PENSTOCK_EXPORT Loader {
   /// Threads:  the consumer's.
   absl::Status Skip(int64_t steps);
 
-  /// Changes the weights of options.mixture from the next batch on: what was read ahead with the old ones is given up, and no data set loses
-  /// or repeats a sample. All ranks of a job have to do it at the same step, for their batches are parts of one sequence. The state keeps
-  /// them. Epochs, or places in this one, that lie before it cannot be gone back to.
+  /// Changes the weights of options.mixture from the next batch on: what was read ahead with the old ones is given up, and no data set
+  /// loses or repeats a sample. All ranks of a job have to do it at the same step, for their batches are parts of one sequence. The state
+  /// keeps them. Epochs, or places in this one, that lie before it cannot be gone back to.
   ///
   /// Errors:   InvalidArgument     not one weight for each data set, or one that Mixture::Create() refuses.
   ///           FailedPrecondition  options.mixture was empty; in a forked child; or another thread is in Next() at this moment.

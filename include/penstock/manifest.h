@@ -172,8 +172,8 @@ class PENSTOCK_EXPORT Manifest {
   [[nodiscard]] static absl::StatusOr<IndexResult> Update(absl::string_view root, const IndexOptions& options = {});
 
   /// Several manifests as one, for a mixture: the ids of member d begin where those of member d-1 end, and so do its objects. In all else a
-  /// sample is as its own manifest has it, its label too. Nothing is copied or saved: path() is empty, root() is "/" and names are absolute,
-  /// there is no order of place, and classes have names only where all members have the same.
+  /// sample is as its own manifest has it, its label too. Nothing is copied or saved: path() is empty, root() is "/" and names are
+  /// absolute, there is no order of place, and classes have names only where all members have the same.
   ///
   /// Errors:   InvalidArgument  no member, more than 256, or one that is joined itself; more than 2^32-1 objects in all.
   [[nodiscard]] static absl::StatusOr<std::shared_ptr<const Manifest>> Join(absl::Span<const std::shared_ptr<const Manifest>> members);

@@ -91,8 +91,8 @@ struct MemberReport {
   std::string root;
   std::string fingerprint;
   int64_t samples = 0;
-  int64_t first_id = 0;       // its ids are first_id .. first_id + samples - 1
-  int64_t period_samples = 0; // its positions in each period of the mixture: what its weight came to
+  int64_t first_id = 0;        // its ids are first_id .. first_id + samples - 1
+  int64_t period_samples = 0;  // its positions in each period of the mixture: what its weight came to
 };
 
 /// How a loader was set up: what was chosen, and why.

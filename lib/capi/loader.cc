@@ -137,8 +137,8 @@ penstock_code penstock_loader_set_weights(penstock_loader* loader, const double*
   return Call(error, [&, function = __func__]() -> absl::Status {
     if (weights == nullptr) return Missing(function, "weights");
     if (count < 0 || count > kMixtureMembersMax) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(function, ": count is ", count, "; a mixture has from 1 to ", kMixtureMembersMax, " data sets, and a weight for each"));
+      return absl::InvalidArgumentError(absl::StrCat(function, ": count is ", count, "; a mixture has from 1 to ", kMixtureMembersMax,
+                                                     " data sets, and a weight for each"));
     }
     return WithLoader(function, loader, [&](LoaderObject& object) {
       return object.loader->SetWeights(absl::MakeConstSpan(weights, static_cast<size_t>(count)));

@@ -111,8 +111,8 @@ int RunBench(const BenchArguments& arguments) {
   const double open_s = Seconds(begin);
   const SetupReport setup = loader.setup();
   if (!arguments.json) {
-    std::printf("%s: %lld samples, %.1f MB\n", options.mixture.empty() ? options.root.c_str() : "a mixture", static_cast<long long>(loader.manifest()->sample_count()),
-                1e-6 * static_cast<double>(loader.manifest()->total_bytes()));
+    std::printf("%s: %lld samples, %.1f MB\n", options.mixture.empty() ? options.root.c_str() : "a mixture",
+                static_cast<long long>(loader.manifest()->sample_count()), 1e-6 * static_cast<double>(loader.manifest()->total_bytes()));
     for (const MemberReport& member : setup.members) {
       std::printf("  %s: %lld samples, %lld of %lld positions\n", member.root.c_str(), static_cast<long long>(member.samples),
                   static_cast<long long>(member.period_samples), static_cast<long long>(setup.mixture_period));

@@ -42,7 +42,8 @@ int RunPlan(PlanArguments arguments) {
   std::shared_ptr<const Manifest> places;
   LoaderOptions mixture;
   if (absl::Status status = SetOption(mixture, "mixture", arguments.mixture); !status.ok()) return Fail(status);
-  if (!mixture.mixture.empty() && (!arguments.root.empty() || !arguments.manifest.empty() || samples > 0 || arguments.disk_blocks || arguments.scale)) {
+  if (!mixture.mixture.empty() &&
+      (!arguments.root.empty() || !arguments.manifest.empty() || samples > 0 || arguments.disk_blocks || arguments.scale)) {
     return Fail(absl::InvalidArgumentError("plan: --mixture goes with none of a data set, --manifest, --samples, --disk-blocks, --scale"));
   }
   if (samples == 0) {
@@ -117,7 +118,8 @@ int RunPlan(PlanArguments arguments) {
   if (absl::Status status = steps.Validate(); !status.ok()) return Fail(status);
   if (arguments.epoch < 0) return Fail(absl::InvalidArgumentError("plan: epochs are counted from 0"));
   if (order->mixture() != nullptr && !order->mixture()->Covers(arguments.epoch, steps.origin)) {
-    return Fail(absl::InvalidArgumentError("plan: the state's mixture says nothing of an epoch and position before its last change of weights"));
+    return Fail(
+        absl::InvalidArgumentError("plan: the state's mixture says nothing of an epoch and position before its last change of weights"));
   }
   if (arguments.rank < 0 || arguments.rank >= arguments.world) return Fail(absl::InvalidArgumentError("plan: --rank is not below --world"));
   if (arguments.scale) return RunScale(arguments.scale_arguments, places.get(), *order, arguments.order, steps);

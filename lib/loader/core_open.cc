@@ -127,9 +127,9 @@ absl::Status LoaderCore::ResolveOrder() {
       // Weights, period and epoch are the state's as well: SetWeights() may have changed them.
       mixture = Mixture::FromText(state->mixture, counts, order_options);
     } else {
-      mixture = Mixture::Create(counts, weights,
-                                {order_options, options_.mixture_period,
-                                 options_.epoch_samples > 0 ? options_.epoch_samples : manifest_->sample_count()});
+      mixture = Mixture::Create(
+          counts, weights,
+          {order_options, options_.mixture_period, options_.epoch_samples > 0 ? options_.epoch_samples : manifest_->sample_count()});
     }
     if (!mixture.ok()) return mixture.status();
     order = Order::FromMixture(*mixture);
@@ -228,7 +228,8 @@ void LoaderCore::ChooseGap() {
 absl::Status LoaderCore::OpenDataSet() {
   const auto open = [&](const std::string& root, const std::string& manifest_path) {
     absl::StatusOr<std::shared_ptr<const Manifest>> manifest = runtime_core_.OpenManifest(root, manifest_path, options_.deadline_s);
-    if (manifest.ok() && (*manifest)->sample_count() == 0) manifest = absl::NotFoundError(absl::StrCat(EscapeName(root), " holds no samples"));
+    if (manifest.ok() && (*manifest)->sample_count() == 0)
+      manifest = absl::NotFoundError(absl::StrCat(EscapeName(root), " holds no samples"));
     return manifest;
   };
   absl::StatusOr<std::shared_ptr<const Manifest>> manifest = absl::UnknownError("");
@@ -239,7 +240,8 @@ absl::Status LoaderCore::OpenDataSet() {
     for (const MixtureMember& member : options_.mixture) {
       absl::StatusOr<std::shared_ptr<const Manifest>> opened = open(member.root, member.manifest_path);
       if (!opened.ok()) {
-        return absl::Status(opened.status().code(), absl::StrCat("data set ", members.size(), " of the mixture: ", opened.status().message()));
+        return absl::Status(opened.status().code(),
+                            absl::StrCat("data set ", members.size(), " of the mixture: ", opened.status().message()));
       }
       members.push_back(*std::move(opened));
     }
@@ -274,8 +276,9 @@ absl::Status LoaderCore::Open() {
   }
   if (StepsOf(epoch_).steps() == 0 && origin_ == 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat(options_.mixture.empty() ? "the data set's " : "an epoch's ", order_->size(), " samples do not fill one step of batch_size ", options_.batch_size, " on ",
-                     options_.world_size, " ranks, and tail=drop leaves them out; lower batch_size, or use tail=pad or tail=partial"));
+        absl::StrCat(options_.mixture.empty() ? "the data set's " : "an epoch's ", order_->size(),
+                     " samples do not fill one step of batch_size ", options_.batch_size, " on ", options_.world_size,
+                     " ranks, and tail=drop leaves them out; lower batch_size, or use tail=pad or tail=partial"));
   }
   if (!options_.ledger_path.empty()) {
     const LedgerRun run{fingerprint_, options_.rank, options_.world_size, epoch_, origin_};

@@ -286,10 +286,10 @@ absl::Status LoaderCore::StartEpoch(int64_t epoch) {
   const int64_t next = epoch < 0 ? epoch_ + 1 : epoch;
   const bool continues = next == epoch_ + 1 && step_ >= StepsOf(epoch_).steps();
   if (const Mixture* const mixture = order_->mixture(); mixture != nullptr && !mixture->Covers(next, 0)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("StartEpoch(", next, "): the mixture's weights were changed at position ", mixture->first_position(),
-                     " of all epochs together, ", mixture->epoch_samples(), " each, and that epoch does not begin behind it; open a loader "
-                     "with the old weights for it, or go on with a later epoch"));
+    return absl::FailedPreconditionError(absl::StrCat("StartEpoch(", next, "): the mixture's weights were changed at position ",
+                                                      mixture->first_position(), " of all epochs together, ", mixture->epoch_samples(),
+                                                      " each, and that epoch does not begin behind it; open a loader "
+                                                      "with the old weights for it, or go on with a later epoch"));
   }
   if (!continues) {
     // The state of the restored epoch was a place in it; an epoch that is begun by name begins at its start.

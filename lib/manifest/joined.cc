@@ -56,8 +56,7 @@ absl::StatusOr<std::shared_ptr<const Manifest>> Manifest::Join(absl::Span<const 
   manifest->object_count_ = static_cast<int64_t>(joined->first_objects.back());
   XXH128_canonical_t canonical;
   XXH128_canonicalFromHash(&canonical, XXH3_128bits(fingerprints.data(), fingerprints.size()));
-  joined->fingerprint =
-      absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(canonical.digest), sizeof canonical.digest));
+  joined->fingerprint = absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(canonical.digest), sizeof canonical.digest));
   manifest->joined_ = std::move(joined);
   return std::shared_ptr<const Manifest>(std::move(manifest));
 }

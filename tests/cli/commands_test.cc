@@ -179,8 +179,7 @@ TEST_CASE("plan prints the ids that a loader delivers, also for a state and anot
 TEST_CASE("bench and plan of a mixture", "[cli]") {
   DataSet a(40, -100);
   DataSet b(30, -60);
-  const std::string mixture =
-      "[{\"root\": \"" + a.root() + "\", \"weight\": 8}, {\"root\": \"" + b.root() + "\", \"weight\": 2}]";
+  const std::string mixture = "[{\"root\": \"" + a.root() + "\", \"weight\": 8}, {\"root\": \"" + b.root() + "\", \"weight\": 2}]";
   LoaderOptions options = OptionsOf("", 10);
   REQUIRE_OK(SetOption(options, "mixture", mixture));
   options.mixture_period = 10;
@@ -198,7 +197,8 @@ TEST_CASE("bench and plan of a mixture", "[cli]") {
     INFO(outcome.err);
     CHECK(outcome.out == ids);
   };
-  for (int64_t step = 0; step < 4; ++step) compare(step, {"--seed", "3", "--mixture-period", "10", "--epoch-samples", "35", "--tail", "pad"});
+  for (int64_t step = 0; step < 4; ++step)
+    compare(step, {"--seed", "3", "--mixture-period", "10", "--epoch-samples", "35", "--tail", "pad"});
   // The state has the weights of the moment.
   REQUIRE_OK(loader->StartEpoch());
   REQUIRE_OK(loader->Skip(1));

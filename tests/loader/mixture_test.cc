@@ -348,8 +348,10 @@ TEST_CASE("a file that is gone is named with its own data set", "[loader]") {
     const auto failing = MustOpen(options);
     for (int64_t i = 0; i < 80 && failed.ok(); ++i) {
       const auto batch = failing->Next();
-      if (absl::IsOutOfRange(batch.status())) REQUIRE_OK(failing->StartEpoch());
-      else failed = batch.status();
+      if (absl::IsOutOfRange(batch.status()))
+        REQUIRE_OK(failing->StartEpoch());
+      else
+        failed = batch.status();
     }
     CHECK(absl::IsNotFound(failed));
     CHECK(absl::StrContains(failed.message(), name));
@@ -509,10 +511,11 @@ TEST_CASE("the option mixture as text", "[loader]") {
     const char* text;
     const char* part;
   };
-  for (const Bad& bad : {Bad{"a,b", "not a JSON array"}, Bad{"{}", "not a JSON array"}, Bad{"[1]", "data set 0: it is 1"},
-                         Bad{R"([{"weight": 1}])", "its root is missing"}, Bad{R"([{"root": ""}])", "its root is missing"},
-                         Bad{R"([{"root": 1}])", "its root is 1"}, Bad{R"([{"root": "a"}, {"root": "b", "weight": "x"}])", "data set 1: its weight"},
-                         Bad{R"([{"root": "a", "wieght": 1}])", "\"wieght\" is none of"}, Bad{"[", "not a JSON array"}}) {
+  for (const Bad& bad :
+       {Bad{"a,b", "not a JSON array"}, Bad{"{}", "not a JSON array"}, Bad{"[1]", "data set 0: it is 1"},
+        Bad{R"([{"weight": 1}])", "its root is missing"}, Bad{R"([{"root": ""}])", "its root is missing"},
+        Bad{R"([{"root": 1}])", "its root is 1"}, Bad{R"([{"root": "a"}, {"root": "b", "weight": "x"}])", "data set 1: its weight"},
+        Bad{R"([{"root": "a", "wieght": 1}])", "\"wieght\" is none of"}, Bad{"[", "not a JSON array"}}) {
     INFO(bad.text);
     const absl::Status status = SetOption(options, "mixture", bad.text);
     CHECK(absl::IsInvalidArgument(status));

@@ -37,7 +37,8 @@ std::shared_ptr<const Manifest> BuildAt(const std::string& root, IndexOptions op
 // Class folders with checksums and times.
 std::shared_ptr<const Manifest> Classes(const std::string& root, int count) {
   for (int i = 0; i < count; ++i) {
-    Write(absl::StrCat(root, i % 2 == 0 ? "/cat/" : "/dog/", i, ".bin"), absl::StrCat(root, " file ", i, std::string(static_cast<size_t>(i), 'x')));
+    Write(absl::StrCat(root, i % 2 == 0 ? "/cat/" : "/dog/", i, ".bin"),
+          absl::StrCat(root, " file ", i, std::string(static_cast<size_t>(i), 'x')));
   }
   IndexOptions options;
   options.crc = true;
