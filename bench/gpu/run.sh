@@ -57,7 +57,7 @@ for program in "$gpu_test" "$gpu_loader_test" "$gpu_bench" "$make_files" "$libra
     exit 1
   fi
   if [ -d "$here/bin" ]; then
-    foreign=$(ldd "$program" | awk '$2 == "=>" {print $3}' | grep -v "^$here/lib/" |
+    foreign=$(ldd "$program" | awk '$2 == "=>" {print $3}' | grep -Ev "^$here/(lib|bin/penstock\.libs)/" |
               grep -Ev '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so' || true)
     if [ -n "$foreign" ]; then
       say "FAILED: $(basename "$program") takes from this machine: $foreign"

@@ -13,7 +13,8 @@ if not HEADER.exists():
     pytest.skip("the header is not beside the installed package", allow_module_level=True)
 TEXT = re.sub(r"/\*.*?\*/", " ", HEADER.read_text(), flags=re.S)
 
-SCALARS = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64, "penstock_code": ctypes.c_int32}
+SCALARS = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64, "double": ctypes.c_double,
+           "penstock_code": ctypes.c_int32}
 HANDLES = "error options runtime manifest loader batch".split()
 
 
