@@ -93,7 +93,7 @@ absl::Status LoaderCore::ResolveOrder() {
     first_epoch_ = state->epoch;
     origin_ = state->position;
   }
-  if (options_.disk_blocks) {
+  if (options_.disk_blocks && options_.mixture.empty()) {
     if (!options_.ids.empty() || !options_.shuffle) {
       return absl::InvalidArgumentError("shuffle=disk-blocks goes neither with a list of ids nor without a shuffle; leave one of them out");
     }

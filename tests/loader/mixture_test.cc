@@ -439,6 +439,10 @@ TEST_CASE("a state goes only with the mixture that it is of", "[loader]") {
   };
   refused(sets.a.Options(), mixed, "made with a mixture of data sets");
   refused(sets.Options(), single, "made with a single data set");
+  auto disk_blocks = State::FromJson(single);
+  REQUIRE_OK(disk_blocks);
+  disk_blocks->disk_blocks = true;
+  refused(sets.Options(), disk_blocks->ToJson(), "made with a single data set");
   LoaderOptions more = sets.Options();
   more.mixture.push_back({sets.a.root(), 1, ""});
   refused(more, mixed, "a mixture of 2 data sets, and this run has 3");
