@@ -126,17 +126,20 @@ if [ -z "$data" ]; then
   [ "$(df -k --output=avail /dev/shm 2> /dev/null | tail -n 1)" -lt 4000000 ] 2> /dev/null || data=/dev/shm/penstock-gpu
 fi
 mkdir -p "$data"
+# What the training step behind the measurements takes, PyTorch's own start included.
+python=${PYTHON:-python3} reserve=0
+! "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' 2> /dev/null || reserve=60
 if $dry; then
   files=60 seconds=0.3
 else
   files=2000
-  seconds=$(( ($(left) - 60) / 60 ))   # about 45 rows of it, beside the copies
+  seconds=$(( ($(left) - 60 - reserve) / 60 ))   # about 45 rows of it, beside the copies
   [ "$seconds" -ge 1 ] || seconds=1
   [ "$seconds" -le 5 ] || seconds=5
 fi
 "$make_files" "$data/retinanet" --count "$files" --bytes 322957 --classes 10 > /dev/null
 "$make_files" "$data/resnet" --count $((files * 6)) --bytes 110000 --classes 10 > /dev/null
-limit=$(( $(left) > 60 ? $(left) : 60 ))
+limit=$(( $(left) - reserve > 60 ? $(left) - reserve : 60 ))
 if timeout "$limit" "$gpu_bench" --data "$data" --out "$out" --seconds "$seconds" > "$out/gpu_bench.log" 2>&1; then
   figures=$(grep -c '"value"' "$out/gpu_bench.json" || true) without=$(grep -c '"skipped"' "$out/gpu_bench.json" || true)
   say "gpu_bench: $figures figures, $without left out (gpu_bench.md), $SECONDS s"
@@ -151,7 +154,6 @@ if grep '^| samples whose CRC' "$out/gpu_bench.md" | grep -v 'not measured' | gr
 fi
 
 # ---- beside a real training step ----
-python=${PYTHON:-python3}
 step=(--out "$out/torch_step.json" --seconds 20)
 ! $dry || step=(--out "$out/torch_step.json" --seconds 4 --device -1 --batch 4 --width 8)
 status=0
@@ -160,7 +162,7 @@ if ! command -v "$python" > /dev/null; then
 else
   # Not the pack's C++ library for all of PyTorch: it has one of its own, and penstock's own ones are found by it.
   env -u LD_LIBRARY_PATH PENSTOCK_LIBRARY="$library" PYTHONPATH="$package" PYTHONDONTWRITEBYTECODE=1 \
-    timeout "$(( $(left) > 90 ? $(left) : 90 ))" "$python" "$torch_step" "$data/resnet" "${step[@]}" > "$out/torch_step.log" 2>&1 || status=$?
+    timeout "$(( $(left) > 40 ? $(left) : 40 ))" "$python" "$torch_step" "$data/resnet" "${step[@]}" > "$out/torch_step.log" 2>&1 || status=$?
   case $status in
     0) say "torch_step: $(sed -n 's/^ *"\(device\|samples_per_s\|next_share\|accelerator_utilisation\)": */\1 /p' "$out/torch_step.json" | tr '\n' ' ')" ;;
     77) say "torch_step: $(tail -n 1 "$out/torch_step.log")" ;;
