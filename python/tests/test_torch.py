@@ -111,6 +111,27 @@ def test_without_a_transform_the_loop_gets_batches(ragged):
     dataset.close()
 
 
+def test_the_adapter_reads_a_mixture_and_goes_on_from_its_state(make_data_set):
+    a, b = make_data_set([40] * 40, "a"), make_data_set([24] * 30, "b")
+
+    def taken(dataset):
+        return [(int(sample_id), int(member)) for batch in torch.utils.data.DataLoader(dataset, batch_size=None)
+                for sample_id, member in zip(batch.ids, batch.members)]
+
+    options = {**OPTIONS, "mixture": {a.root: 3, b.root: 1}, "mixture_period": 8, "epoch_samples": 80}
+    whole = penstock.torch.IterableDataset(**options)
+    iterator = iter(whole)
+    next(iterator)
+    whole.loader.set_weights([1, 1])
+    for _ in range(2):
+        assert int(next(iterator).members.sum()) == 4
+    state = whole.state_dict()
+    rest = [(int(sample_id), int(member)) for batch in iterator for sample_id, member in zip(batch.ids, batch.members)]
+    resumed = penstock.torch.IterableDataset(**options)
+    resumed.load_state_dict(state)
+    assert taken(resumed) == rest and len(rest) == 56
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_are_refused_with_what_to_do(ragged, method):
     dataset = data_set(ragged)
