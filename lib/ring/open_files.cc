@@ -163,7 +163,7 @@ void OpenFiles::Close(uint64_t word) {
   Unreserve();
 }
 
-OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted) {
+OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted, int64_t beside) {
   OpenFilesLimit found;
   if (asked == 0) {
     found.why = "none is kept open: open_files is 0";
@@ -180,12 +180,12 @@ OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted) {
   const auto soft = static_cast<int64_t>(std::min<rlim_t>(limit.rlim_cur, 2 * kFilesMost));
   const auto hard = static_cast<int64_t>(std::min<rlim_t>(limit.rlim_max, 2 * kFilesMost));
   const auto room = [&](int64_t descriptors) {
-    return std::max<int64_t>(0, descriptors - used - std::max(kReserveLeast, descriptors / kReserveShare));
+    return std::max<int64_t>(0, descriptors - used - beside - std::max(kReserveLeast, descriptors / kReserveShare));
   };
   int64_t have = soft;
   std::string raised;
   if (room(soft) < most && hard > soft) {
-    const int64_t need = most + used + kReserveLeast;
+    const int64_t need = most + used + beside + kReserveLeast;
     const int64_t raise_to = std::min(hard, need + need / (kReserveShare - 1) + 1);
     rlimit more = limit;
     more.rlim_cur = static_cast<rlim_t>(raise_to);

@@ -81,8 +81,8 @@ struct OpenFilesLimit {
 
 // What RLIMIT_NOFILE allows beside what is open already and a reserve for the rest of the program (512, or 1/32 of the limit). The soft
 // limit is raised towards the hard one as far as `wanted` files need it. `files_max` is at most `wanted`, and at most `asked` where that is
-// not -1.
-OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted);
+// not -1. `beside`: descriptors that reads of other files need at the same time.
+OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted, int64_t beside = 0);
 
 }  // namespace penstock
 

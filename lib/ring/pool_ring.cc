@@ -46,6 +46,11 @@ class PoolRing final : public Ring {
     state_->store.Prefetch(objects);
   }
 
+  void Expect(size_t in_flight) override {
+    const uint32_t most = static_cast<uint32_t>(std::clamp<size_t>(in_flight, 1, capacity_));
+    state_->notify_at.store(PoolRingState::NotifyAt(most), std::memory_order_relaxed);
+  }
+
   bool Enqueue(const Request& request) override {
     if (free_.empty()) return false;
     CheckNotPoisoned(request);

@@ -34,7 +34,7 @@ struct PoolRingState {
       : store(store),
         read_bytes_max(read_bytes_max),
         open_files(std::move(open_files)),
-        notify_at(std::clamp(capacity * 3 / 4, 1U, 96U)),
+        notify_at(NotifyAt(capacity)),
         slots(new PoolSlot[capacity]) {
     pending.Reset(capacity);
   }
@@ -42,7 +42,7 @@ struct PoolRingState {
   const ObjectStore& store;
   const uint64_t read_bytes_max;
   const std::shared_ptr<OpenFiles> open_files;  // null: no file is kept open
-  const uint32_t notify_at;  // the owner is woken for so many fast ones at a time
+  std::atomic<uint32_t> notify_at;  // the owner is woken for so many fast ones at a time
   const std::unique_ptr<PoolSlot[]> slots;
 
   IndexQueue pending;   // slots no thread has taken; guarded by the pool's mutex
@@ -59,6 +59,8 @@ struct PoolRingState {
 
   alignas(64) Parker parker;  // where the owner sleeps
 
+  static uint32_t NotifyAt(uint32_t in_flight) { return std::clamp(in_flight * 3 / 4, 1U, 96U); }
+
   // Gives back a file that was found open or is kept.
   void LetGo(PoolSlot& slot) {
     if (slot.entry < 0) return;
@@ -74,7 +76,7 @@ struct PoolRingState {
       slots[index].next = head;
     } while (!done_head.compare_exchange_weak(head, index, std::memory_order_release, std::memory_order_relaxed));
     const uint64_t count = done.fetch_add(1) + 1;
-    return count == submitted.load() || count - taken.load(std::memory_order_relaxed) >= notify_at;
+    return count == submitted.load() || count - taken.load(std::memory_order_relaxed) >= notify_at.load(std::memory_order_relaxed);
   }
 };
 

@@ -135,11 +135,11 @@ int64_t Perform(PoolRingState& ring, PoolSlot& slot, std::string& scratch) {
 }  // namespace
 
 struct PreadPoolState {
-  explicit PreadPoolState(int worker_max) : worker_max(std::clamp(worker_max, 1, 4096)) {
+  explicit PreadPoolState(int worker_max) : worker_first(std::clamp(worker_max, 1, 4096)), worker_max(worker_first) {
     // Threads are started by whoever hands over work, often a thread bound to one CPU: they must not inherit that.
     has_affinity = ::sched_getaffinity(0, sizeof affinity, &affinity) == 0;
     cpu_count = has_affinity ? std::max(1, CPU_COUNT(&affinity)) : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-    hands.reserve(static_cast<size_t>(this->worker_max));
+    hands.reserve(static_cast<size_t>(worker_first));
   }
 
   struct Worker {
@@ -149,7 +149,7 @@ struct PreadPoolState {
     bool ended = false;
   };
 
-  const int worker_max;
+  const int worker_first;
   const ForkGuard fork_guard;
   cpu_set_t affinity;
   bool has_affinity = false;
@@ -157,10 +157,13 @@ struct PreadPoolState {
 
   std::mutex mutex;
   std::condition_variable work;   // for the threads
+  std::condition_variable rest;   // for threads beyond worker_max
   std::condition_variable ended;  // for the destructor
   std::deque<std::shared_ptr<PoolRingState>> rings;  // with pending slots
   uint32_t pending = 0;
+  int worker_max;
   int idle = 0;
+  int resting = 0;
   bool stopping = false;
   bool start_failed = false;
   std::vector<std::unique_ptr<Worker>> workers;
@@ -268,6 +271,13 @@ void PreadPoolState::Run(const std::shared_ptr<PreadPoolState>& self, size_t ind
   Worker& worker = *workers[index];
   worker.tid = ::gettid();
   while (!stopping) {
+    if (static_cast<int>(workers.size()) - resting > worker_max) {
+      if (pending > 0 && idle > 0) work.notify_one();  // perhaps this one was woken for it
+      ++resting;
+      rest.wait(lock);
+      --resting;
+      continue;
+    }
     if (rings.empty()) {
       if (full_hands.load(std::memory_order_relaxed) > 0 && TakeFromOthers(hand)) {
         lock.unlock();
@@ -344,6 +354,7 @@ PreadPool::~PreadPool() {
   std::unique_lock<std::mutex> lock(state.mutex);
   state.stopping = true;
   state.work.notify_all();
+  state.rest.notify_all();
   state.ended.wait_for(lock, kEndPatience, [&state] {
     return std::all_of(state.workers.begin(), state.workers.end(), [](const auto& w) { return w->ended; });
   });
@@ -376,7 +387,21 @@ PreadPool::Usage PreadPool::usage() const {
   return usage;
 }
 
-int PreadPool::worker_max() const { return state_->worker_max; }
+int PreadPool::worker_max() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->worker_max;
+}
+
+int PreadPool::worker_first() const { return state_->worker_first; }
+
+void PreadPool::AddWorkers(int count) {
+  {
+    std::lock_guard<std::mutex> lock(state_->mutex);
+    state_->worker_max = std::max(1, state_->worker_max + count);
+  }
+  // Whoever finds too many awake goes to rest; idle ones look, too.
+  (count > 0 ? state_->rest : state_->work).notify_all();
+}
 
 int PreadPool::worker_count() const {
   std::lock_guard<std::mutex> lock(state_->mutex);

@@ -20,7 +20,10 @@ class PreadPool {
   PreadPool(const PreadPool&) = delete;
   PreadPool& operator=(const PreadPool&) = delete;
 
-  int worker_max() const;
+  int worker_max() const;    // now
+  int worker_first() const;  // as it was made
+  // Allows so many threads more, or with a number below 0 fewer: those beyond rest as soon as they are done with their request.
+  void AddWorkers(int count);
   int worker_count() const;  // started so far
 
   // Of all threads together, since they began: how long they were at requests, and how much CPU time they wanted (-1: not known). Where the

@@ -75,6 +75,8 @@ class Ring {
 
   // A hint: requests for these objects will be enqueued soon.
   virtual void Prefetch(absl::Span<const uint32_t> /*objects*/) const {}
+  // A hint: from now on the owner has no more than so many in flight, below capacity().
+  virtual void Expect(size_t /*in_flight*/) {}
 
   // Takes a request, or returns false when capacity() are in flight.
   virtual bool Enqueue(const Request& request) = 0;

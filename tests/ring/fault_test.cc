@@ -288,6 +288,47 @@ TEST_CASE("a pool is destroyed while one of its threads hangs and the hung read 
 }
 
 // Fast reads make a thread take several requests at once; those behind one that hangs must not wait for it.
+TEST_CASE("a pool is given more threads, and fewer again", "[ring][fault]") {
+  ThreadsMount mount({.capacity = 64});
+  mount.pool = std::make_shared<PreadPool>(2);
+  std::vector<uint32_t> objects;
+  for (int i = 0; i < 64; ++i) objects.push_back(mount.Add(absl::StrCat("slow", i), 100));
+  mount.faults->Set("* direct\n* delay 20000\n");
+  std::vector<std::byte> memory(64 * 100);
+  // How many reads were at it at once, as the last of them saw it.
+  const auto at_once = [&] {
+    Ring& ring = mount.ring();
+    for (size_t i = 0; i < objects.size(); ++i) {
+      Request request{.object = objects[i], .length_bytes = 100, .need_bytes = 100, .destination = memory.data() + 100 * i, .cookie = i};
+      REQUIRE(ring.Enqueue(request));
+    }
+    int32_t most = 0;
+    std::vector<Completion> completions(64);
+    for (size_t done = 0; done < objects.size();) {
+      REQUIRE_OK(ring.Wait(MonotonicNs() + kTestDeadlineNs));
+      const size_t count = ring.Reap(absl::MakeSpan(completions));
+      REQUIRE(count > 0);
+      for (size_t i = 0; i < count; ++i) {
+        REQUIRE(completions[i].error_number == 0);
+        most = std::max(most, completions[i].served_beside + 1);
+      }
+      done += count;
+    }
+    return most;
+  };
+  CHECK(at_once() == 2);
+  mount.pool->AddWorkers(6);
+  CHECK(mount.pool->worker_max() == 8);
+  CHECK(at_once() == 8);
+  CHECK(mount.pool->worker_count() == 8);
+  mount.pool->AddWorkers(-5);
+  CHECK(at_once() == 3);
+  mount.pool->AddWorkers(5);
+  CHECK(at_once() == 8);
+  CHECK(mount.pool->worker_count() == 8);  // those that rested went on
+  CHECK(mount.pool->worker_first() == 2);
+}
+
 TEST_CASE("requests in the hand of a hung thread are taken over by others", "[ring][fault]") {
   ThreadsMount mount({.capacity = 256});
   TempFolder quick;

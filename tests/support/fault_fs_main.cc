@@ -160,7 +160,9 @@ void WaitForPipe(const Fault& fault, int64_t bytes) {
 
 std::string BackingPath(const char* path) { return backing_folder + path; }
 
-void* Init(fuse_conn_info*, fuse_config* config) {
+void* Init(fuse_conn_info* connection, fuse_config* config) {
+  // FUSE's own 12 would bound what io_uring reads at once: its reads count as background requests, pread's do not.
+  connection->max_background = connection->congestion_threshold = 1100;
   // Each look asks again, so that a changed control file is seen at once.
   config->attr_timeout = config->entry_timeout = config->negative_timeout = 0;
   config->kernel_cache = 0;
@@ -249,7 +251,7 @@ int main(int argc, char** argv) {
   std::vector<char*> arguments = {argv[0], argv[2]};
   std::string foreground = "-f";
   arguments.push_back(foreground.data());
-  std::string threads = "-omax_threads=256";  // a read that hangs keeps one, and others must go on
+  std::string threads = "-omax_threads=1100";  // a read that hangs or waits keeps one, and others must go on
   arguments.push_back(threads.data());
   arguments.insert(arguments.end(), argv + 4, argv + argc);
   return fuse_main(static_cast<int>(arguments.size()), arguments.data(), &operations, nullptr);
