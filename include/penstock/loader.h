@@ -23,8 +23,9 @@ class RuntimeCore;
 /// The budgets of one Runtime, over all its loaders.
 struct RuntimeOptions {
   int64_t memory_bytes = 0;     // cap on the arenas of all its loaders; 0: none beyond each loader's own
-  int32_t queue_depth = 256;    // reads in flight of all its loaders; keep it below the device's nr_requests
-  int32_t io_workers = 16;      // threads of the shared pread pool
+  int32_t queue_depth = 0;      // reads in flight of all its loaders; keep it below the device's nr_requests. 0: 256, and up to 1,024
+                                // on stores where no read returns at once (network file systems), as far as they bring more
+  int32_t io_workers = 16;      // threads of the shared pread pool, and those that loaders with io_workers = 0 find to bring more there
   int32_t loaders = 1;          // that read at the same time, one per GPU: each has its part of the cores, cpu_share and queue_depth
 };
 

@@ -103,7 +103,8 @@ struct LoaderOptions {
   int64_t epochs = 0;                       // that will be read, from the first on; 0: not known. Nothing is read ahead beyond the last
   int32_t streams = 0;                      // I/O streams; 0: by cpu_share
   double cpu_share = 0.4;                   // of the allowed cores; the trainer needs the rest
-  int32_t queue_depth = 0;                  // reads in flight per process; 0: 64 per stream (128 for direct reads of files), 256 at most
+  int32_t queue_depth = 0;                  // reads in flight per process; 0: 64 per stream (128 for direct reads of files), 256 at most;
+                                            // where no read returns at once (network file systems) found out while running, up to 1,024
   int64_t read_bytes_max = 512 << 10;       // largest single read
   int64_t piece_bytes = 4 << 20;            // what one stream fills and one copy moves
   int64_t memory_bytes = int64_t{1} << 30;  // hard cap on the arena
@@ -111,7 +112,8 @@ struct LoaderOptions {
   int64_t max_quarantine_bytes = 0;         // memory given up to reads that never end; 0: a quarter of memory_bytes
   int32_t prefetch_batches = 0;             // batches ahead of the consumer; 0: by batch and piece size
   int64_t coalesce_gap_bytes = -1;          // unwanted bytes worth reading to save one read; -1: measured at Open
-  int32_t io_workers = 0;                   // both io-wq limits; threads of the pread pool; 0: 16, or 64 for direct reads of files
+  int32_t io_workers = 0;                   // both io-wq limits; threads of the pread pool; 0: 16, or 64 for direct reads of files, and
+                                            // where each read takes one as many as reads in flight
   int64_t open_files = -1;                  // files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none
   bool huge_pages = true;
   bool pin_cpus = true;                     // each stream on its core

@@ -79,6 +79,9 @@ struct EpochReport {
   int64_t kept_open = 0;            // requests that found their file open (open_files)
   int64_t retries = 0;
   int64_t late_reports = 0;       // waits over 30 s that were reported
+  int32_t queue_depth = 0;        // reads that may be in flight now, all streams of this loader
+  int32_t io_workers = 0;         // and the threads that do them, where they need any
+  std::string queue_depth_why;    // what was found, where it is tuned
   std::string io;                 // "buffered" or "direct": how this epoch's reads were planned
   std::string io_why;
   Bound bound = Bound::kNothing;
@@ -102,7 +105,9 @@ struct SetupReport {
   std::string io;            // "buffered", "direct"
   std::string io_why;
   int32_t streams = 0;
-  int32_t queue_depth = 0;   // reads in flight, all streams of this loader
+  int32_t queue_depth = 0;   // reads in flight, all streams of this loader; now, where they are tuned
+  int32_t io_workers = 0;    // threads at most that do them: of each ring with io_uring, of the pool with threads; likewise
+  std::string queue_depth_why;
   std::vector<int32_t> cpus; // of each stream; -1: not pinned
   int32_t numa_node = -1;
   int64_t arena_bytes = 0;

@@ -13,6 +13,9 @@ namespace penstock {
 // in ns.
 int64_t ThreadDemandNs(pid_t tid);
 
+// What this process has used, all its threads together.
+double ProcessCpuSeconds();
+
 }  // namespace penstock
 
 #endif  // PENSTOCK_BASE_THREAD_DEMAND_H_

@@ -84,6 +84,9 @@ nlohmann::json EpochJson(const EpochReport& report, double wall_s, double cpu_s)
           {"warmed_samples", report.warmed_samples},
           {"io", report.io},
           {"io_why", report.io_why},
+          {"queue_depth", report.queue_depth},
+          {"io_workers", report.io_workers},
+          {"queue_depth_why", report.queue_depth_why},
           {"stream_cpu_s", report.stream_cpu_s},
           {"open_latency_us", report.open_latency_us},
           {"read_latency_us", report.read_latency_us},
@@ -117,9 +120,9 @@ int RunBench(const BenchArguments& arguments) {
       std::printf("  %s: %lld samples, %lld of %lld positions\n", member.root.c_str(), static_cast<long long>(member.samples),
                   static_cast<long long>(member.period_samples), static_cast<long long>(setup.mixture_period));
     }
-    std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight, %d batches ahead, arena %.0f MB: %s; %s\n",
+    std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight (%s), %d batches ahead, arena %.0f MB: %s; %s\n",
                 setup.engine.c_str(), setup.engine_why.c_str(), setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.queue_depth,
-                setup.prefetch_batches, 1e-6 * static_cast<double>(setup.arena_bytes), setup.pages.c_str(), setup.binding.c_str());
+                setup.queue_depth_why.c_str(), setup.prefetch_batches, 1e-6 * static_cast<double>(setup.arena_bytes), setup.pages.c_str(), setup.binding.c_str());
     std::printf("%s\n%s\ngap between neighbours read as one: %lld bytes (%s)\nopen %.1f ms\n", setup.open_files_why.c_str(),
                 setup.warm.c_str(), static_cast<long long>(setup.coalesce_gap_bytes), setup.coalesce_gap_why.c_str(), 1e3 * open_s);
   }
@@ -166,6 +169,9 @@ int RunBench(const BenchArguments& arguments) {
           static_cast<long long>(report.epoch), json["samples_per_s"].get<double>(), json["mb_per_s"].get<double>(),
           json["cpu_s_per_gb"].get<double>(), report.next_p50_us, report.next_p99_us, 1e3 * report.first_batch_s, report.reads_per_sample,
           report.read_bytes_per_byte, report.verdict.c_str());
+      if (report.queue_depth != setup.queue_depth || report.io_workers != setup.io_workers) {
+        std::printf("  reads in flight: %d, workers %d (%s)\n", report.queue_depth, report.io_workers, report.queue_depth_why.c_str());
+      }
       if (arguments.step_ms > 0) {
         std::printf("  steps of %g ms: accelerator utilisation %.1f %%, %.1f %% of one core\n", arguments.step_ms,
                     100 * json["accelerator_utilisation"].get<double>(), 100 * json["core_share"].get<double>());
@@ -207,7 +213,7 @@ int RunBench(const BenchArguments& arguments) {
     out["engine"] = setup.engine;
     out["io"] = setup.io;
     out["streams"] = setup.streams;
-    out["queue_depth"] = setup.queue_depth;
+    out["queue_depth"] = epochs.back()["queue_depth"];
     out["pages"] = setup.pages;
     out["open_files"] = loader.setup().open_files;
     out["open_files_why"] = setup.open_files_why;

@@ -16,15 +16,8 @@ namespace {
 constexpr int64_t kProbePatienceNs = 10 * kNsPerSecond;  // for the store's answer to a direct read
 constexpr int64_t kSampled = 32;                         // samples looked at, whether they are in the page cache
 constexpr int64_t kMeasured = 4 * 32;                    // samples read to measure what a read costs: half of them direct
-// Direct reads of files hold their place in the ring from the open on, and cold opens take as long as reads.
-constexpr int32_t kDirectDepthPerStream = 128;
-constexpr int32_t kDirectDepthMax = 256;
-constexpr int kDirectIoWorkers = 64;  // cold opens wait in these
-constexpr int kIoWorkers = 16;
 
 }  // namespace
-
-int LoaderCore::IoWorkers() const { return options_.io_workers > 0 ? options_.io_workers : kIoWorkers; }
 
 // Spread over the data set, others in each epoch.
 std::vector<Range> LoaderCore::SomeRanges(int64_t epoch, int64_t count) const {
@@ -107,27 +100,6 @@ std::function<IoCosts()> LoaderCore::IoMeasurement() const {
 // Only where it is `auto`, and where a set is large enough that looking at some of its files costs nothing beside reading it.
 bool LoaderCore::LooksAtPageCache() const {
   return options_.io == IoMode::kAuto && static_cast<int64_t>(manifest_->total_bytes()) >= intervals_.io_look_bytes;
-}
-
-// How many requests and workers the rings have, by what the reads are.
-void LoaderCore::SizeRings() {
-  if (engine_ == Engine::kThreads) {
-    if (pool_->worker_max() <= setup_.queue_depth) reading_threads_ = pool_->worker_max();
-  } else if (!residency_.answers_at_once) {
-    // Each read holds one of io_uring's workers, of which a ring has io_workers. More would wait in the kernel's queue, where they age
-    // towards deadline_s behind one that hangs, and where a read cannot be told from an open that takes long.
-    if (static_cast<size_t>(IoWorkers()) <= ring_options_.capacity) reading_threads_ = IoWorkers();
-    ring_options_.capacity = std::min(ring_options_.capacity, static_cast<size_t>(IoWorkers()));
-    setup_.queue_depth = static_cast<int32_t>(ring_options_.capacity) * setup_.streams;
-  } else if (direct_ && !manifest_->packed() && manifest_->object_count() == manifest_->sample_count()) {
-    if (options_.io_workers == 0) ring_options_.io_worker_max = kDirectIoWorkers;
-    const int32_t wanted = std::min(kDirectDepthMax, kDirectDepthPerStream * setup_.streams);
-    if (options_.queue_depth == 0 && wanted > leased_depth_) {
-      leased_depth_ += runtime_core_.LeaseDepth(wanted - leased_depth_, 0);
-      setup_.queue_depth = leased_depth_;
-      ring_options_.capacity = static_cast<size_t>(std::max(1, leased_depth_ / setup_.streams));
-    }
-  }
 }
 
 // What the planner does before it plans the first batch of another epoch: memory, and what the page cache holds, may be others by now.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -203,7 +204,7 @@ absl::Status LoaderCore::ResolveStreams() {
 }
 
 void LoaderCore::ResolveOpenFiles() {
-  OpenFilesLimit limit = FindOpenFilesLimit(options_.open_files, static_cast<int64_t>(manifest_->object_count()));
+  OpenFilesLimit limit = FindOpenFilesLimit(options_.open_files, static_cast<int64_t>(manifest_->object_count()), DescriptorsForDepth());
   setup_.open_files_why = std::move(limit.why);
   if (limit.files_max > 0) ring_options_.open_files = runtime_core_.FilesOf(manifest_, direct_, limit.files_max);
 }
@@ -306,18 +307,38 @@ absl::Status LoaderCore::StartStreams() {
   }
   const auto all_started = [this] { return std::all_of(threads_.begin(), threads_.end(), [](const auto& t) { return t->started; }); };
   ready_.wait(lock, all_started);
-  const auto refused = std::find_if(threads_.begin(), threads_.end(),
-                                    [](const auto& t) { return !t->ended && absl::IsResourceExhausted(t->status); });
-  if (options_.engine == EngineOption::kAuto && engine_ == Engine::kUring && refused != threads_.end()) {
-    DegradeToThreads((*refused)->status.message());
+  const auto refused = [this] {
+    return std::find_if(threads_.begin(), threads_.end(),
+                        [](const auto& t) { return !t->ended && absl::IsResourceExhausted(t->status); });
+  };
+  const auto make_again = [&] {
     for (auto& thread : threads_) thread->started = thread->ended;
     ++ring_round_;
     rings_.notify_all();
     ready_.wait(lock, all_started);
+  };
+  if (engine_ == Engine::kUring && refused() != threads_.end() && depth_most_ > depth_first_) {
+    // Room for more reads than there are at first is worth less than io_uring.
+    depth_most_ = depth_first_;
+    depth_why_ = "RLIMIT_MEMLOCK has no room for rings of more: raise it (ulimit -l)";
+    make_again();
+  }
+  if (options_.engine == EngineOption::kAuto && engine_ == Engine::kUring && refused() != threads_.end()) {
+    DegradeToThreads((*refused())->status.message());
+    setup_.queue_depth = leased_depth_;
+    ring_options_.capacity = static_cast<size_t>(std::max(1, leased_depth_ / setup_.streams));
+    reading_threads_ = 0;
+    SizeRings();
+    make_again();
   }
   for (const auto& thread : threads_) {
     if (!thread->status.ok()) return thread->status;
   }
+  int64_t ring_capacity = std::numeric_limits<int64_t>::max();
+  for (const auto& thread : threads_) {
+    if (thread->stream != nullptr) ring_capacity = std::min(ring_capacity, thread->stream->capacity());
+  }
+  BeginTuning(ring_capacity);
   rings_agreed_ = true;
   // After the streams' rings, for the measurement's counts against the same limits.
   if (measures_io_) measuring_io_ = std::make_unique<Aside<IoCosts>>(IoMeasurement());

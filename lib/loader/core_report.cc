@@ -1,8 +1,6 @@
 // What a loader says of itself: what it waits for, an epoch's figures, what was chosen.
 #include "loader/loader_core.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <mutex>
 #include <string>
@@ -17,23 +15,13 @@
 #include "penstock/mixture.h"
 
 namespace penstock {
-namespace {
-
-double ProcessCpuSeconds() {
-  rusage usage;
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-}  // namespace
-
 void LoaderCore::BeginTotals() {
   totals_ = EpochTotals();
   if (!options_.mixture.empty()) totals_.member_samples.assign(options_.mixture.size(), 0);
   totals_.process_cpu_begin_s = ProcessCpuSeconds();
   totals_.stream_demand_begin_ns = StreamDemandNs();
   if (pool_ != nullptr) totals_.pool_begin = pool_->usage();
+  depth_since_ns_ = totals_begun_ns_ = MonotonicNs();
 }
 
 // What the streams' threads wanted of the CPU since they began; -1: not known.
@@ -127,7 +115,9 @@ EpochReport LoaderCore::report() const {
     report.next_p99_us = next[std::min(next.size() - 1, next.size() * 99 / 100)];
   }
   const ReadStats& reads = totals_.reads;
-  const double depth = std::max(1, setup_.queue_depth);
+  const int64_t now_ns = MonotonicNs();
+  const double depth_s = totals_.depth_s + setup_.queue_depth * 1e-9 * static_cast<double>(now_ns - depth_since_ns_);
+  const double depth = std::max(1.0, depth_s / (1e-9 * static_cast<double>(std::max<int64_t>(1, now_ns - totals_begun_ns_))));
   report.stream_cpu_s = 1e-9 * static_cast<double>(reads.cpu_ns);
   report.open_s = 1e-9 * static_cast<double>(reads.open_ns) / depth;
   report.transfer_s = 1e-9 * static_cast<double>(reads.transfer_ns) / depth;
@@ -148,6 +138,9 @@ EpochReport LoaderCore::report() const {
     report.io = io.direct ? "direct" : "buffered";
     report.io_why = io.why;
   }
+  report.queue_depth = setup_.queue_depth;
+  report.io_workers = setup_.io_workers;
+  report.queue_depth_why = DepthWhy();
   report.warmed_samples = warmer_ == nullptr ? 0 : warmer_->samples();
   report.warmed_bytes = warmer_ == nullptr ? 0 : warmer_->bytes();
   report.requests = reads.requests;
@@ -165,6 +158,7 @@ EpochReport LoaderCore::report() const {
   figures.streams = setup_.streams;
   figures.queue_depth = setup_.queue_depth;
   figures.io_workers = reading_threads_;
+  if (tuner_ != nullptr && tuner_->most_tried() > depth_first_) figures.tuned = tuner_->why();
   figures.codec_threads = compute_ == nullptr ? 0 : compute_threads_;
   figures.process_cpu_share = (ProcessCpuSeconds() - totals_.process_cpu_begin_s) / (std::max(report.wall_s, 1e-9) * allowed_cpus_);
   figures.blocked_s = 1e-9 * static_cast<double>(reads.blocked_ns);
@@ -185,6 +179,7 @@ EpochReport LoaderCore::report() const {
 SetupReport LoaderCore::setup() const {
   std::lock_guard<std::mutex> lock(mutex_);
   SetupReport setup = setup_;
+  setup.queue_depth_why = DepthWhy();
   if (warmer_ != nullptr && warmer_->was_cached()) setup.warm = "nothing is read ahead: half of it and more is in the page cache";
   const ArenaReport memory = arena_->report();
   if (ring_options_.open_files != nullptr) {

@@ -50,7 +50,7 @@ LoaderCore::LoaderCore(LoaderOptions options, std::shared_ptr<Runtime> runtime, 
 
 LoaderCore::~LoaderCore() {
   if (seat_ >= 0) runtime_core_.LeaveSeat(seat_);
-  if (leased_depth_ > 0) runtime_core_.ReturnDepth(leased_depth_);
+  ReturnDepth();
   if (leased_memory_) runtime_core_.ReturnMemory(options_.memory_bytes);
 }
 
@@ -84,13 +84,15 @@ void LoaderCore::StreamMain(size_t index) {
     const int64_t round = ring_round_;
     const Engine engine = engine_;
     const std::shared_ptr<PreadPool> pool = pool_;
+    const RingOptions ring_options = StreamRingOptions();
     lock.unlock();
     absl::StatusOr<std::unique_ptr<Ring>> ring =
-        MakeRingPatiently(engine, *objects_, ring_options_, pool, opened_ns_ + intervals_.ring_patience_ns);
+        MakeRingPatiently(engine, *objects_, ring_options, pool, opened_ns_ + intervals_.ring_patience_ns);
     std::unique_ptr<Stream> stream;
     if (ring.ok()) {
       StreamOptions options;
       options.index = static_cast<int32_t>(index);
+      options.depth = static_cast<int64_t>(ring_options_.capacity);
       options.retries = options_.retries;
       options.deadline_ns = static_cast<int64_t>(options_.deadline_s * 1e9);
       options.report_ns = intervals_.report_ns;
@@ -137,7 +139,7 @@ absl::StatusOr<Batch> LoaderCore::Next(int64_t within_ns) {
   const int64_t now_ns = MonotonicNs();
   totals_.wait_ns += now_ns - begin_ns;
   if (ready.ok() && !*ready) return Batch();
-  const int64_t waited_ns = now_ns - std::exchange(waiting_since_ns_, 0);
+  const int64_t waited_ns = EndWait(now_ns);
   if (!ready.ok()) return ready.status();
   totals_.last_ns = now_ns;
   if (totals_.batches == 0) totals_.first_batch_ns = epoch_ == first_epoch_ ? now_ns - opened_ns_ : waited_ns;
@@ -151,6 +153,13 @@ absl::StatusOr<Batch> LoaderCore::Next(int64_t within_ns) {
   lock.unlock();
   if (!ledger_pending_.empty()) WriteLedger();
   return batch;
+}
+
+int64_t LoaderCore::EndWait(int64_t now_ns) {
+  if (waiting_since_ns_ == 0) return 0;
+  const int64_t waited_ns = now_ns - std::exchange(waiting_since_ns_, 0);
+  waited_ns_ += waited_ns;
+  return waited_ns;
 }
 
 void LoaderCore::WriteLedger() {
@@ -282,7 +291,7 @@ void LoaderCore::Released(const Attempt* attempt, std::shared_ptr<DeviceBatch> d
 absl::Status LoaderCore::StartEpoch(int64_t epoch) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (stopping()) return absl::CancelledError("Stop() was called");
-  waiting_since_ns_ = 0;
+  EndWait(MonotonicNs());
   const int64_t next = epoch < 0 ? epoch_ + 1 : epoch;
   const bool continues = next == epoch_ + 1 && step_ >= StepsOf(epoch_).steps();
   if (const Mixture* const mixture = order_->mixture(); mixture != nullptr && !mixture->Covers(next, 0)) {
@@ -328,7 +337,7 @@ absl::Status LoaderCore::Skip(int64_t steps) {
   }
   if (steps == 0) return absl::OkStatus();
   step_ += steps;
-  waiting_since_ns_ = 0;  // a wait that NextWithin() began was for a batch that is passed over
+  EndWait(MonotonicNs());  // a wait that NextWithin() began was for a batch that is passed over
   totals_.passed += steps * options_.batch_size;
   if (step_ == plan.steps() && options_.tail == Tail::kPartial) {
     std::vector<int64_t> last;

@@ -24,6 +24,7 @@
 #include "base/fork_guard.h"
 #include "codec/codec.h"
 #include "codec/compute_pool.h"
+#include "loader/depth_tuner.h"
 #include "loader/intervals.h"
 #include "loader/io_choice.h"
 #include "loader/ledger_file.h"
@@ -89,6 +90,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   void WaitForWork(int64_t seen, int64_t deadline_ns) override;
   void PieceFinished(ClaimedPiece piece, const ReadStats& delta) override;
   void SampleFailed(Attempt& attempt, SampleFailure failure) override;
+  void Tick(int64_t now_ns) override;
   void AddStats(const ReadStats& delta) override;
   bool stopping() const override { return stopping_.load(std::memory_order_acquire); }
   void DecodePiece(const ClaimedPiece& piece) override;
@@ -158,6 +160,9 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   bool LooksAtPageCache() const;
   bool SortsByPlace() const;
   void SizeRings();
+  void BoundDepth();
+  RingOptions StreamRingOptions() const;
+  int64_t DescriptorsForDepth() const;
   int IoWorkers() const;
   std::vector<Range> SomeRanges(int64_t epoch, int64_t count) const;
   IoFacts FactsOf(int64_t epoch) const;
@@ -173,6 +178,13 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   int64_t RankSamples(int64_t epoch) const;
 
   // With the lock held.
+  void BeginTuning(int64_t ring_capacity);
+  void SetDepth();
+  void SetPrefetch();
+  void CountDepth(int64_t now_ns);
+  std::string DepthWhy() const;
+  void ReturnDepth();
+  int64_t EndWait(int64_t now_ns);
   Slot* SlotToClaim();
   void DropBehind(const Slot& slot);
   static void GiveUp(std::shared_ptr<Attempt>& attempt);
@@ -241,6 +253,11 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   int64_t warm_steps_ = 0;                // of one of its runs; 0: runs have nothing to do with steps
   int allowed_cpus_ = 1;
   int reading_threads_ = 0;  // > 0: io_workers, where the threads that do the reads are what bounds the reads in flight
+  // How many reads are in flight: with threads as many as there are of these.
+  int32_t depth_first_ = 0;
+  int32_t depth_most_ = 0;   // the same: it is not tuned
+  std::string depth_why_;
+  int32_t prefetch_first_ = 0;
   int compute_threads_ = 0;
   int32_t local_rank_ = 0;
   int32_t local_world_size_ = 1;
@@ -275,6 +292,14 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   int64_t memory_frees_ = 0;           // counts what came back
   int64_t epoch_ = 0;              // the consumer's
   int64_t step_ = 0;
+  std::unique_ptr<DepthTuner> tuner_;  // null: the depth stays. Made before the streams run
+  std::atomic<int64_t> next_look_ns_{0};
+  int64_t tuned_generation_ = 0;
+  int32_t leased_deeper_ = 0;
+  int pool_workers_added_ = 0;
+  int64_t depth_since_ns_ = 0;
+  int64_t totals_begun_ns_ = 0;
+  int64_t waited_ns_ = 0;          // by the consumer, since the beginning, without the present wait
   int64_t waiting_since_ns_ = 0;   // when the consumer began to wait for the batch; 0: it does not. Over several NextWithin()
   int64_t report_ns_ = 0;          // when that is reported next
   std::vector<std::unique_ptr<StreamThread>> threads_;
@@ -291,6 +316,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
     int64_t delivered = 0, substituted = 0, skipped = 0, passed = 0, batches = 0, bytes = 0, planned_reads = 0, read_bytes = 0;
     int64_t begin_ns = 0, last_ns = 0, wait_ns = 0, copy_wait_ns = 0, first_batch_ns = 0;
     double process_cpu_begin_s = 0;
+    double depth_s = 0;  // reads that could be in flight, times seconds, until depth_since_ns_
     int64_t stream_demand_begin_ns = 0;
     PreadPool::Usage pool_begin;
     std::vector<int64_t> member_samples;  // of a mixture

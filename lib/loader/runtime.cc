@@ -59,10 +59,24 @@ void RuntimeCore::LeaveSeat(int32_t seat) {
 
 int32_t RuntimeCore::LeaseDepth(int32_t wanted, int32_t at_least) {
   std::lock_guard<std::mutex> lock(mutex_);
-  const int32_t part = std::min(wanted, options_.queue_depth / seats());
-  const int32_t granted = std::max(at_least, std::min(part, options_.queue_depth - depth_leased_));
+  const int32_t part = std::min(wanted, depth_first_ / seats());
+  const int32_t left = depth_first_ - depth_leased_ - (options_.queue_depth > 0 ? deeper_leased_ : 0);
+  const int32_t granted = std::max(at_least, std::min(part, left));
   depth_leased_ += granted;
   return granted;
+}
+
+int32_t RuntimeCore::LeaseDeeper(int32_t have, int32_t wanted) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const int32_t part = std::min(wanted, depth_most() - have);
+  const int32_t granted = std::max(0, std::min(part, depth_most_ - depth_leased_ - deeper_leased_));
+  deeper_leased_ += granted;
+  return granted;
+}
+
+void RuntimeCore::ReturnDeeper(int32_t depth) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  deeper_leased_ -= depth;
 }
 
 void RuntimeCore::ReturnDepth(int32_t depth) {

@@ -55,6 +55,13 @@ class RuntimeCore {
   // finds its own; at least `at_least`: a loader beyond the budget still works, at depth 1.
   int32_t LeaseDepth(int32_t wanted, int32_t at_least);
   void ReturnDepth(int32_t depth);
+  // For a loader that has `have` and finds that its store gives more where more is asked for: up to `wanted` further ones. They come out
+  // of a budget of their own, so that a loader that opens later finds its first reads all the same; where the budget was set by the user,
+  // out of the one that there is.
+  int32_t LeaseDeeper(int32_t have, int32_t wanted);
+  void ReturnDeeper(int32_t depth);
+  // What one loader may have at most.
+  int32_t depth_most() const { return depth_most_ / seats(); }
 
   // Takes memory out of the process's budget.
   //
@@ -71,7 +78,14 @@ class RuntimeCore {
  private:
   static size_t SeatsOf(const RuntimeOptions& options) { return static_cast<size_t>(std::max(1, options.loaders)); }
 
+  static constexpr int32_t kDepthDefault = 256;       // nr_requests of most block devices
+  // Where each read waits for a server, and for a thread of ours meanwhile. 20 ms a read are then 51,200 reads a second; beyond that
+  // threads cost more than they bring.
+  static constexpr int32_t kDeeperDefault = 1024;
+
   const RuntimeOptions options_;
+  const int32_t depth_first_ = options_.queue_depth > 0 ? options_.queue_depth : kDepthDefault;
+  const int32_t depth_most_ = options_.queue_depth > 0 ? options_.queue_depth : kDeeperDefault;
   const DeviceOpener open_device_;
   const TopologySource topology_;
   const ForkGuard fork_guard_;
@@ -83,6 +97,7 @@ class RuntimeCore {
   std::shared_ptr<PreadPool> pool_;
   std::vector<int32_t> seats_;  // loaders on each
   int32_t depth_leased_ = 0;
+  int32_t deeper_leased_ = 0;
   int64_t memory_leased_ = 0;
 };
 

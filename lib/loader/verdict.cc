@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
 namespace penstock {
@@ -77,20 +78,23 @@ void Judge(EpochReport& report, const JudgeFigures& figures) {
   if (by_workers) {
     depth = absl::StrFormat("io_workers (now %d), which is what bounds the reads in flight here, and %s", figures.io_workers, depth);
   }
-  const std::string open_depth = by_workers ? depth : "queue_depth and io_workers";
+  const std::string tried = absl::StrCat("ore reads in flight were tried (", figures.tuned, ")");
+  const std::string raise = by_workers ? depth : "queue_depth and io_workers";
   if (report.open_s > report.transfer_s) {
     report.bound = Bound::kOpen;
-    report.verdict = absl::StrFormat("open: %s; opening a file took %.0f us, reading it %.0f us. Metadata is cold or far away: raise %s, "
+    report.verdict = absl::StrFormat("open: %s; opening a file took %.0f us, reading it %.0f us. Metadata is cold or far away: %s, "
                                      "keep files in fewer folders, or pack them",
-                                     wait, report.open_latency_us, report.read_latency_us, open_depth);
+                                     wait, report.open_latency_us, report.read_latency_us,
+                                     figures.tuned.empty() ? "raise " + raise : "m" + tried);
     return;
   }
   // A transfer's time is its floor (paid also with nothing else in flight) and a part that grows with the bytes in flight.
   if (report.latency_floor_us > 0.5 * report.read_latency_us) {
     report.bound = Bound::kStoreLatency;
-    report.verdict = absl::StrFormat("store latency: %s; a read took %.0f us, of which %.0f us however little was in flight. Raise %s, or "
+    report.verdict = absl::StrFormat("store latency: %s; a read took %.0f us, of which %.0f us however little was in flight. %s, or "
                                      "bring the store nearer",
-                                     wait, report.read_latency_us, report.latency_floor_us, depth);
+                                     wait, report.read_latency_us, report.latency_floor_us,
+                                     figures.tuned.empty() ? "Raise " + depth : "M" + tried);
   } else {
     report.bound = Bound::kStoreBandwidth;
     report.verdict = absl::StrFormat(

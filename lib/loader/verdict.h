@@ -2,6 +2,8 @@
 #ifndef PENSTOCK_LOADER_VERDICT_H_
 #define PENSTOCK_LOADER_VERDICT_H_
 
+#include <string>
+
 #include "penstock/stats.h"
 
 namespace penstock {
@@ -11,6 +13,7 @@ struct JudgeFigures {
   int streams = 1;
   int queue_depth = 0;           // reads in flight, all streams
   int io_workers = 0;            // > 0: each read takes one of so many threads (of a ring), and these are what bounds the reads in flight
+  std::string tuned;             // what more reads in flight have brought, where that was tried
   int codec_threads = 0;
   double process_cpu_share = 0;  // CPU time that the process used, as a share of all its allowed cores
   double blocked_s = 0;          // the streams slept with requests in flight, summed

@@ -76,6 +76,9 @@ struct Stream::Impl {
   int64_t last_age_check_ns = 0;
   int64_t cpu_seen_ns = 0;
   double bytes_in_flight = 0;
+  size_t depth = 0;      // requests that may be in flight; as they were at the last look
+  int64_t depth_seen = -1;
+  StreamProgress done;
   int64_t codec_pending = 0;
   int64_t seen = 0;      // by the last Claim that gave nothing
   bool starved = false;  // the last Claim gave nothing
@@ -86,7 +89,11 @@ struct Stream::Impl {
 };
 
 Stream::Stream(PieceSource& source, std::unique_ptr<Ring> ring, const StreamOptions& options)
-    : source_(source), ring_(std::move(ring)), options_(options), impl_(std::make_unique<Impl>()) {
+    : source_(source),
+      ring_(std::move(ring)),
+      options_(options),
+      impl_(std::make_unique<Impl>()),
+      depth_(options.depth > 0 ? options.depth : static_cast<int64_t>(ring_->capacity())) {
   impl_->completions.resize(kReapMax);
   if (options.compute != nullptr) impl_->poster = std::make_unique<ComputePoster>(*options.compute, [this] { ring_->Wake(); });
 }
@@ -141,6 +148,7 @@ void Stream::Run() {
         if (!status.ok()) Log(LogLevel::kError, absl::StrCat("stream ", options_.index, ": ", status.message()));
         s.now_ns = MonotonicNs();
         s.stats.blocked_ns += s.now_ns - before_ns;
+        if (s.starved) s.done.starved_ns += s.now_ns - before_ns;
         reaped = ring_->Reap(absl::MakeSpan(s.completions));
       }
       for (size_t i = 0; i < reaped; ++i) Finish(s.completions[i], s.now_ns);
@@ -154,10 +162,18 @@ void Stream::Run() {
       FlushStats(s.now_ns);
       turn_ns_.store(0, std::memory_order_relaxed);
       source_.WaitForWork(s.seen, s.now_ns + kTickNs);
-      s.stats.idle_ns += MonotonicNs() - s.now_ns;
+      const int64_t idle_ns = MonotonicNs() - s.now_ns;
+      s.stats.idle_ns += idle_ns;
+      s.done.starved_ns += idle_ns;
     }
     in_flight_.store(static_cast<int64_t>(ring_->in_flight()), std::memory_order_relaxed);
-    if (s.now_ns - s.last_age_check_ns > kTickNs) CheckAges(s.now_ns);
+    done_requests_.store(s.done.requests, std::memory_order_relaxed);
+    done_bytes_.store(s.done.bytes, std::memory_order_relaxed);
+    starved_ns_.store(s.done.starved_ns, std::memory_order_relaxed);
+    if (s.now_ns - s.last_age_check_ns > kTickNs) {
+      CheckAges(s.now_ns);
+      if (!s.stopped) source_.Tick(s.now_ns);
+    }
   }
   FlushStats(MonotonicNs());
   in_flight_.store(0, std::memory_order_relaxed);
@@ -203,7 +219,12 @@ bool Stream::Fill() {
   Impl& s = *impl_;
   bool any = false;
   bool at_border = false;
-  while (!s.stopped && ring_->in_flight() < ring_->capacity()) {
+  if (const int64_t depth = depth_.load(std::memory_order_relaxed); depth != s.depth_seen) {
+    s.depth_seen = depth;
+    s.depth = std::clamp<size_t>(static_cast<size_t>(depth), 1, ring_->capacity());
+    ring_->Expect(s.depth);
+  }
+  while (!s.stopped && ring_->in_flight() < s.depth) {
     if (!s.retry.empty() && s.ops[s.retry.front()]->not_before_ns <= s.now_ns) {
       Op& op = *s.ops[s.retry.front()];
       if (op.task->claim.attempt->cancelled()) {
@@ -348,6 +369,8 @@ void Stream::Finish(const Completion& completion, int64_t now_ns) {
     OpDone(op);
     return;
   }
+  ++s.done.requests;
+  s.done.bytes += completion.bytes;
   if (completion.error_number == 0) {
     // What waited in the ring's own queue was not yet asked of the store. Which requests were past it is not known, so that they count
     // as large as this one.
@@ -532,7 +555,7 @@ void Stream::CheckAges(int64_t now_ns) {
       Log(LogLevel::kWarning, what);
     }
   }
-  if (hung > 0 && hung == ring_->capacity()) {
+  if (hung > 0 && hung >= s.depth) {
     // Nothing can be read by this stream any more: the pieces that it claimed go to others.
     for (auto& task : s.tasks) {
       Attempt& attempt = *task->claim.attempt;

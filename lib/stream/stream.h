@@ -49,6 +49,8 @@ class PieceSource {
   // All extents of the piece have come (or failed, or were dropped, where the attempt was cancelled). The stream is done with its memory.
   virtual void PieceFinished(ClaimedPiece piece, const ReadStats& delta) = 0;
   virtual void SampleFailed(Attempt& attempt, SampleFailure failure) = 0;
+  // Called by each stream some ten times a second, whatever it does.
+  virtual void Tick(int64_t now_ns) = 0;
   // Statistics that belong to no piece.
   virtual void AddStats(const ReadStats& delta) = 0;
   virtual bool stopping() const = 0;
@@ -68,8 +70,16 @@ struct OldestRequest {
   std::string text;      // "open or read of <object>, bytes [0, 8000), sample 4, stream 1"
 };
 
+// What a stream has done since it began.
+struct StreamProgress {
+  int64_t requests = 0;    // that have come, and were still wanted
+  int64_t bytes = 0;       // of these
+  int64_t starved_ns = 0;  // it waited, and Claim had given it nothing
+};
+
 struct StreamOptions {
   int32_t index = 0;
+  int64_t depth = 0;                // requests in flight; 0: what the ring takes
   int32_t retries = 1;              // of a failed read
   int64_t deadline_ns = 0;          // of one request
   int64_t report_ns = 0;            // age at which a request is reported
@@ -92,6 +102,16 @@ class Stream {
 
   // Requests that the kernel holds. Any thread.
   int64_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+  int64_t capacity() const { return static_cast<int64_t>(ring_->capacity()); }
+
+  // Allows so many requests in flight, as far as the ring takes them. Those beyond come as they come. Any thread.
+  void SetDepth(int64_t depth) { depth_.store(depth, std::memory_order_relaxed); }
+
+  // Any thread.
+  StreamProgress progress() const {
+    return {done_requests_.load(std::memory_order_relaxed), done_bytes_.load(std::memory_order_relaxed),
+            starved_ns_.load(std::memory_order_relaxed)};
+  }
 
   // The request that has been in flight for longest, as of the last look at the clock (every 100 ms). Where the thread itself has not come
   // round for a second, the object that it handed over last: the call for it hangs, or one just before. Any thread.
@@ -125,6 +145,11 @@ class Stream {
   struct Impl;
   std::unique_ptr<Impl> impl_;
   std::atomic<int64_t> in_flight_{0};
+  std::atomic<int64_t> depth_;
+  // Written by the stream's thread only, once a turn.
+  std::atomic<int64_t> done_requests_{0};
+  std::atomic<int64_t> done_bytes_{0};
+  std::atomic<int64_t> starved_ns_{0};
 
   std::atomic<int64_t> turn_ns_{0};        // when the thread last came round; 0: it sleeps for want of work, or has ended
   std::atomic<uint32_t> last_object_{0};   // enqueued

@@ -65,7 +65,7 @@ class LoaderOptions(TypedDict, total=False):
     cpu_share: float
     """of the allowed cores"""
     queue_depth: int
-    """reads in flight; 0: 64 per stream (128 for direct reads of files), 256 at most"""
+    """reads in flight; 0: 64 per stream (128 for direct reads of files), 256 at most; tuned on network file systems"""
     read_bytes_max: Union[int, str]
     """largest single read"""
     piece_bytes: Union[int, str]
@@ -81,7 +81,7 @@ class LoaderOptions(TypedDict, total=False):
     coalesce_gap_bytes: Union[int, str]
     """unwanted bytes worth reading to save one read; -1: measured"""
     io_workers: int
-    """both io-wq limits; threads of the pread pool; 0: 16, or 64 for direct reads of files"""
+    """both io-wq limits; threads of the pread pool; 0: 16, or 64 for direct reads of files; tuned on network file systems"""
     open_files: int
     """files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none"""
     huge_pages: bool
@@ -121,8 +121,8 @@ class RuntimeOptions(TypedDict, total=False):
     memory_bytes: Union[int, str]
     """cap on the arenas of all its loaders; 0: none beyond each loader's own"""
     queue_depth: int
-    """reads in flight of all its loaders"""
+    """reads in flight of all its loaders; 0: 256, and up to 1,024 on network file systems"""
     io_workers: int
-    """threads of the shared pread pool"""
+    """threads of the shared pread pool, beside those that loaders find to bring more"""
     loaders: int
     """that read at the same time, one per GPU: each has its part of the cores and of queue_depth"""
