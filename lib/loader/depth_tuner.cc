@@ -56,7 +56,6 @@ bool IsOther(int window) { return window % 4 == 1 || window % 4 == 2; }  // A B 
 
 DepthTuner::DepthTuner(const DepthBounds& bounds)
     : bounds_(bounds),
-      most_(std::max(bounds.first, bounds.most)),
       kept_(bounds.first),
       allowed_(bounds.first),
       most_tried_(bounds.first),
@@ -66,7 +65,7 @@ DepthTuner::DepthTuner(const DepthBounds& bounds)
 
 int32_t DepthTuner::wanted() const {
   if (trial_.has_value()) return std::max(kept_, trial_->candidate);
-  const int32_t deeper = static_cast<int32_t>(std::min(static_cast<double>(most_), kStep * kept_));
+  const int32_t deeper = static_cast<int32_t>(std::min(static_cast<double>(std::max(bounds_.first, bounds_.most)), kStep * kept_));
   return deeper >= kStepLeast * kept_ ? deeper : kept_;
 }
 
@@ -133,7 +132,7 @@ void DepthTuner::CloseWatching(const Window& window, int64_t now_ns) {
       deeper_pause_ns_ = kDeeperPauseNs;
       shallower_pause_ns_ = kShallowerPauseNs;
       next_deeper_ns_ = std::min(next_deeper_ns_, now_ns + deeper_pause_ns_);
-      next_shallower_ns_ = std::min(next_shallower_ns_, now_ns + shallower_pause_ns_);
+      next_shallower_ns_ = std::min(next_shallower_ns_, now_ns + deeper_pause_ns_);
     }
   }
   if (wanted_windows_ < kWantedWindows) return;
@@ -187,7 +186,7 @@ void DepthTuner::CloseTrying(const Window& window, int64_t now_ns) {
     Keep(candidate, steps_.back().gain * gain, 0);
     // Just seen to bring nothing.
     next_deeper_ns_ = now_ns + deeper_pause_ns_;
-    next_shallower_ns_ = now_ns + shallower_pause_ns_;
+    next_shallower_ns_ = now_ns;
   } else if (deeper) {
     next_deeper_ns_ = now_ns + deeper_pause_ns_;
     deeper_pause_ns_ = std::min(2 * deeper_pause_ns_, kDeeperPauseMostNs);
@@ -287,13 +286,13 @@ std::string DepthTuner::why() const {
   std::string why;
   if (steps_.size() > 1) {
     why = absl::StrFormat("%d -> %d: %.1f times the reads a second", bounds_.first, kept_, steps_.back().gain);
-  } else if (last_.empty()) {
-    return absl::StrFormat("%d to begin with, up to %d while they bring more and the consumer waits", bounds_.first, most_);
+    if (!last_.empty()) absl::StrAppend(&why, "; ", last_);
+  } else if (!last_.empty()) {
+    why = absl::StrCat(bounds_.first, ": ", last_);
   } else {
-    why = absl::StrCat(bounds_.first);
-    return absl::StrCat(why, ": ", last_);
+    why = absl::StrFormat("%d to begin with, up to %d while they bring more and the consumer waits", bounds_.first, bounds_.most);
   }
-  if (!last_.empty()) absl::StrAppend(&why, "; ", last_);
+  if (allowed_ != kept_) absl::StrAppend(&why, "; now ", allowed_, " are tried");
   return why;
 }
 

@@ -87,7 +87,6 @@ class DepthTuner {
   void GoBack(int64_t now_ns, bool nothing_came);
 
   const DepthBounds bounds_;
-  int32_t most_;
   int32_t kept_;
   int32_t allowed_;
   int32_t most_tried_;

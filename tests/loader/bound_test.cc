@@ -128,6 +128,7 @@ TEST_CASE("cold metadata is named open", "[bound]") {
   FaultFs fs;
   DataSet::Fill(fs.backing(), 240, -4096, 3);
   LoaderOptions options = OptionsOf(fs, 24);
+  options.io_workers = 16;  // else more are tried
   Index(options);
   fs.Set("* direct\n* opendelay 20000\n");
   const EpochReport report = Read(options, Bound::kOpen);

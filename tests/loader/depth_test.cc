@@ -8,6 +8,7 @@
 #include <catch2/catch.hpp>
 
 #include "loader/data_set.h"
+#include "loader/runtime.h"
 #include "support/fault_fs.h"
 
 using namespace penstock;
@@ -152,6 +153,35 @@ TEST_CASE("what was asked for is not tuned", "[depth]") {
     runtime.loaders = 4;
     CHECK(MustOpen(options, Runtime::Create(runtime))->setup().queue_depth_why.find("up to 256") != std::string::npos);
   }
+}
+
+TEST_CASE("reads beyond the first ones have a budget of their own, and come back", "[depth]") {
+  RuntimeCore runtime({});
+  REQUIRE(runtime.depth_most() == 1024);
+  REQUIRE(runtime.LeaseDepth(128, 2) == 128);
+  CHECK(runtime.LeaseDeeper(128, 384) == 384);
+  CHECK(runtime.LeaseDeeper(512, 4096) == 512);  // no more than one may have
+  CHECK(runtime.LeaseDeeper(1024, 1) == 0);
+  // Who opens later finds its first reads, and no further ones.
+  CHECK(runtime.LeaseDepth(128, 2) == 128);
+  CHECK(runtime.LeaseDeeper(128, 128) == 0);
+  runtime.ReturnDeeper(896);
+  CHECK(runtime.LeaseDeeper(128, 128) == 128);
+}
+
+TEST_CASE("a budget that was set is one for all reads", "[depth]") {
+  RuntimeOptions options;
+  options.queue_depth = 200;
+  RuntimeCore runtime(options);
+  REQUIRE(runtime.LeaseDepth(128, 2) == 128);
+  CHECK(runtime.LeaseDeeper(128, 128) == 72);
+  CHECK(runtime.LeaseDepth(64, 2) == 2);  // what a loader cannot do without
+  runtime.ReturnDeeper(72);
+  CHECK(runtime.LeaseDepth(64, 2) == 64);
+  options.loaders = 4;
+  RuntimeCore shared(options);
+  REQUIRE(shared.LeaseDepth(128, 2) == 50);
+  CHECK(shared.LeaseDeeper(50, 50) == 0);
 }
 
 TEST_CASE("where reads return at once the depth is what it was", "[depth]") {

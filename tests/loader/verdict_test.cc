@@ -43,6 +43,21 @@ TEST_CASE("threads of the pread pool that want the CPU all the time of their rea
   CHECK(report.bound != Bound::kCpu);
 }
 
+TEST_CASE("where more reads in flight were tried their figure is named, and not the option as a cure", "[verdict]") {
+  EpochReport report = Waiting();
+  report.latency_floor_us = 900;
+  JudgeFigures figures{.queue_depth = 64, .io_workers = 32, .process_cpu_share = 0.1, .blocked_s = 9};
+  figures.tuned = "64: 128 brought 1.00 times the reads a second";
+  Judge(report, figures);
+  CHECK(report.bound == Bound::kStoreLatency);
+  CHECK(report.verdict.find("More reads in flight were tried (64: 128 brought 1.00 times") != std::string::npos);
+  CHECK(report.verdict.find("Raise") == std::string::npos);
+  report.open_s = 9;
+  Judge(report, figures);
+  CHECK(report.bound == Bound::kOpen);
+  CHECK(report.verdict.find("far away: more reads in flight were tried (") != std::string::npos);
+}
+
 TEST_CASE("the copy's verdict names its seconds and its cure", "[verdict]") {
   EpochReport report = Waiting();
   report.copy_s = 8;
