@@ -1,27 +1,34 @@
 // How fast is the whole job with a few io_uring rings, one to a thread? Each file takes separate steps: open, read, close. Opens go
 // through the ring into a table of direct descriptors whose index we choose (--open=ring), or are ordinary openat(2) on the ring's
-// thread with only the reads in the ring (--open=syscall). Bound by memory copies (warm, large files), by the path look-up and the
-// ring's own work (warm, small files), by the drive (cold).
+// thread with only the reads in the ring (--open=syscall). Or all files are opened before the first epoch and stay open, as ordinary
+// descriptors (--open=keep) or as registered ones (--open=keep-registered). Bound by memory copies (warm, large files), by the path
+// look-up and the ring's own work (warm, small files), by the drive (cold).
 #include <fcntl.h>
 #include <liburing.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cinttypes>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "args.h"
 #include "base/align.h"
+#include "base/clock.h"
+#include "base/unique_fd.h"
 #include "job.h"
 
 namespace penstock::bench {
 namespace {
 
-enum class OpenBy { kRing, kSyscall };
+enum class OpenBy { kRing, kSyscall, kKeep, kKeepRegistered };
 enum class CloseBy {
   kEach,     // a close of its own for each file; its slot is used again when that has completed
   kReplace,  // the next open into the slot replaces the file, and the end of the ring closes the last ones
@@ -35,32 +42,64 @@ struct RingOptions {
   int64_t reap_least = 1;     // completions waited for, where as many are under way
   int64_t read_most = 0;      // bytes of one read
   int64_t workers = 0;        // io-wq workers of one ring; 0: the kernel's default
+  bool registered_buffers = false;
 };
 
+int OpenFlags(const Job& job) { return O_RDONLY | (job.options().direct ? O_DIRECT : 0); }
+
+// Lets the process have `files` files open beside its other descriptors: raises the soft limit, as far as the hard one allows.
+void AllowOpenFiles(int64_t files, int64_t others) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  const auto need = static_cast<rlim_t>(files + others);
+  if (limit.rlim_cur >= need) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (limit.rlim_max < need || ::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    Die("%" PRId64 " files are to be open at a time, beside %" PRId64 " other descriptors; the hard RLIMIT_NOFILE is %" PRIu64
+        ": raise it (ulimit -Hn), or read fewer files",
+        files, others, static_cast<uint64_t>(limit.rlim_max));
+  }
+}
+
+// All files of the list, by their numbers.
+std::vector<UniqueFd> OpenAll(const Job& job, int64_t rings) {
+  const FileList& list = job.list();
+  // What else is open: the folders, a descriptor or two for each ring, the standard ones and what the caller left us.
+  AllowOpenFiles(static_cast<int64_t>(list.files.size()), static_cast<int64_t>(list.folders.size()) + 2 * rings + 32);
+  std::vector<UniqueFd> files;
+  files.reserve(list.files.size());
+  for (uint32_t id = 0; id < list.files.size(); ++id) {
+    files.emplace_back(::openat(list.FolderFd(id), list.Name(id), OpenFlags(job) | O_CLOEXEC));
+    if (!files.back().valid()) Die("open %s: %s", list.Name(id), std::strerror(errno));
+  }
+  return files;
+}
+
+// A ring is made by the main thread, before the clock starts, and belongs to the thread that calls Run().
 class RingReader {
  public:
-  RingReader(Job& job, const RingOptions& options)
+  // `kept`: every file of the list, where they are kept open.
+  RingReader(Job& job, const RingOptions& options, const std::vector<UniqueFd>& kept)
       : job_(job),
         options_(options),
-        open_flags_(O_RDONLY | (job.options().direct ? O_DIRECT : 0)),
+        kept_(kept),
+        registered_files_(options.open_by == OpenBy::kRing || options.open_by == OpenBy::kKeepRegistered),
+        open_flags_(OpenFlags(job)),
         alignment_(job.options().direct ? job.options().alignment : 1),
         slots_(static_cast<size_t>(options.depth)) {
     io_uring_params params = {};
-    params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL;
+    params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL |
+                   IORING_SETUP_R_DISABLED;  // until Run() enables it, whose thread is the single issuer then
     const auto entries = static_cast<unsigned>(std::max(options.depth, options.submit_most));
     int result = ::io_uring_queue_init_params(entries, &ring_, &params);
     if (result == -EINVAL) {  // before Linux 6.1
       params = {};
-      params.flags = IORING_SETUP_CLAMP;
+      params.flags = IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED;
       result = ::io_uring_queue_init_params(entries, &ring_, &params);
     }
     if (result < 0) Die("io_uring_setup: %s", std::strerror(-result));
-    // Saves looking the ring's descriptor up on every call; not having it changes nothing else.
-    ::io_uring_register_ring_fd(&ring_);
-    if (options.open_by == OpenBy::kRing) {
-      result = ::io_uring_register_files_sparse(&ring_, static_cast<unsigned>(options.depth));
-      if (result < 0) Die("io_uring_register_files_sparse of %" PRId64 ": %s", options.depth, std::strerror(-result));
-    }
+    if (registered_files_) RegisterFiles();
+    if (options.registered_buffers) RegisterBuffers();
     if (options.workers > 0) {
       // Both classes, the unbounded one too.
       unsigned most[2] = {static_cast<unsigned>(options.workers), static_cast<unsigned>(options.workers)};
@@ -73,13 +112,20 @@ class RingReader {
   RingReader& operator=(const RingReader&) = delete;
 
   void Run() {
+    // liburing 2.3 declares io_uring_enable_rings and does not export it.
+    if (::syscall(__NR_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) != 0) {
+      Die("io_uring_register, to enable a ring: %s", std::strerror(errno));
+    }
+    // Saves looking the ring's descriptor up on every call; not having it changes nothing else.
+    ::io_uring_register_ring_fd(&ring_);
     for (;;) {
       Start();
-      if (under_way_ == 0) return;
+      if (under_way_ == 0) break;
       const unsigned wait_for = static_cast<unsigned>(std::min(options_.reap_least, under_way_));
       Submit(wait_for);
       Reap();
     }
+    ::io_uring_unregister_ring_fd(&ring_);  // the main thread, which ends the ring, has no such number
   }
 
  private:
@@ -88,8 +134,45 @@ class RingReader {
     Batch* batch = nullptr;
     Batch::Sample* sample = nullptr;
     int64_t got = 0;
-    int fd = -1;
+    int fd = -1;  // an ordinary descriptor, or the index of a registered one
   };
+
+  // With files opened by the ring, a place for each slot; with files kept open, one for each file, and the files themselves.
+  void RegisterFiles() {
+    const int64_t places = options_.open_by == OpenBy::kRing ? options_.depth : static_cast<int64_t>(kept_.size());
+    int result = ::io_uring_register_files_sparse(&ring_, static_cast<unsigned>(places));
+    if (result < 0) {
+      Die("io_uring_register_files_sparse of %" PRId64 ": %s. RLIMIT_NOFILE and 2^20 bound such a table", places, std::strerror(-result));
+    }
+    if (options_.open_by == OpenBy::kRing) return;
+    std::vector<int> files;
+    for (const UniqueFd& file : kept_) files.push_back(file.get());
+    for (size_t done = 0; done < files.size(); done += static_cast<size_t>(result)) {
+      result = ::io_uring_register_files_update(&ring_, static_cast<unsigned>(done), files.data() + done,
+                                                static_cast<unsigned>(files.size() - done));
+      if (result <= 0) Die("io_uring_register_files_update of %zu files: %s", files.size(), std::strerror(-result));
+    }
+  }
+
+  void RegisterBuffers() {
+    const std::vector<iovec> buffers = job_.Buffers();
+    if (buffers[0].iov_len > 1 << 30) {  // io_uring_register_buffers(3)
+      Die("--registered-buffers: a batch buffer of %zu bytes is more than the 1 GiB that the kernel registers at a time: use a smaller "
+          "--batch",
+          buffers[0].iov_len);
+    }
+    rlimit limit{};
+    ::getrlimit(RLIMIT_MEMLOCK, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_MEMLOCK, &limit);
+    const int result = ::io_uring_register_buffers(&ring_, buffers.data(), static_cast<unsigned>(buffers.size()));
+    if (result < 0) {
+      Die("io_uring_register_buffers of %zu buffers of %zu bytes: %s. RLIMIT_MEMLOCK is %" PRIu64
+          " bytes, of which each ring takes the size of all buffers: raise it (ulimit -Hl), grant CAP_IPC_LOCK, or use fewer --rings and "
+          "--buffers",
+          buffers.size(), buffers[0].iov_len, std::strerror(-result), static_cast<uint64_t>(limit.rlim_max));
+    }
+  }
 
   // Claims samples for the free slots and sends each on its way.
   void Start() {
@@ -107,11 +190,12 @@ class RingReader {
         }
         const uint32_t index = free_.back();
         free_.pop_back();
-        slots_[index] = {claim.batch, &sample, 0, -1};
-        if (options_.open_by == OpenBy::kRing) {
-          PrepareOpen(index);
-        } else {
-          OpenNow(index);
+        Slot& slot = slots_[index] = {claim.batch, &sample, 0, -1};
+        switch (options_.open_by) {
+          case OpenBy::kRing: slot.fd = static_cast<int>(index), PrepareOpen(index); break;
+          case OpenBy::kSyscall: OpenNow(index); break;
+          case OpenBy::kKeep: slot.fd = kept_[sample.id].get(), PrepareRead(index); break;
+          case OpenBy::kKeepRegistered: slot.fd = static_cast<int>(sample.id), PrepareRead(index); break;
         }
       }
     }
@@ -154,10 +238,14 @@ class RingReader {
     // A direct read asks for whole blocks, and its place has room for them; the end of the file cuts it short.
     const int64_t missing = std::min(slot.sample->bytes - slot.got, options_.read_most);
     const uint64_t want = AlignUp(static_cast<uint64_t>(missing), static_cast<uint64_t>(alignment_));
-    const bool is_direct_descriptor = options_.open_by == OpenBy::kRing;
-    ::io_uring_prep_read(entry, is_direct_descriptor ? static_cast<int>(index) : slot.fd,
-                         slot.batch->buffer + slot.sample->offset + slot.got, static_cast<unsigned>(want), static_cast<uint64_t>(slot.got));
-    if (is_direct_descriptor) entry->flags |= IOSQE_FIXED_FILE;
+    char* const to = slot.batch->buffer + slot.sample->offset + slot.got;
+    if (options_.registered_buffers) {
+      ::io_uring_prep_read_fixed(entry, slot.fd, to, static_cast<unsigned>(want), static_cast<uint64_t>(slot.got),
+                                 static_cast<int>(slot.batch->buffer_index));
+    } else {
+      ::io_uring_prep_read(entry, slot.fd, to, static_cast<unsigned>(want), static_cast<uint64_t>(slot.got));
+    }
+    if (registered_files_) entry->flags |= IOSQE_FIXED_FILE;
     entry->user_data = Data(index, kRead);
   }
 
@@ -220,18 +308,18 @@ class RingReader {
     }
     slot.sample->got_bytes = slot.got;
     job_.Done(*slot.batch, 1);
-    if (options_.open_by == OpenBy::kSyscall) {
-      ::close(slot.fd);
-      free_.push_back(index);
-    } else if (options_.close_by == CloseBy::kEach) {
+    if (options_.open_by == OpenBy::kRing && options_.close_by == CloseBy::kEach) {
       PrepareClose(index);
-    } else {
-      free_.push_back(index);
+      return;
     }
+    if (options_.open_by == OpenBy::kSyscall) ::close(slot.fd);
+    free_.push_back(index);
   }
 
   Job& job_;
   const RingOptions options_;
+  const std::vector<UniqueFd>& kept_;
+  const bool registered_files_;
   const int open_flags_;
   const int64_t alignment_;
   io_uring ring_;
@@ -244,8 +332,10 @@ constexpr char kUsage[] =
     "baseline_ring DIR [options]: shuffled epochs through io_uring, one ring to a thread, into batch buffers\n"
     "  --rings N         threads, each with a ring (2)\n"
     "  --depth N         files under way in each ring (64)\n"
-    "  --open ring|syscall    opens in the ring, or by openat(2) on its thread (ring)\n"
+    "  --open ring|syscall|keep|keep-registered   opens in the ring, or by openat(2) on its thread (ring); or all files are opened\n"
+    "                    before the first epoch and stay open, as ordinary or as registered descriptors (RLIMIT_NOFILE: as many)\n"
     "  --close each|replace   with --open ring: a close for each file, or the next open replaces it (each)\n"
+    "  --registered-buffers   the batch buffers are registered with each ring, and read into by READ_FIXED (RLIMIT_MEMLOCK)\n"
     "  --submit N        entries given to the kernel at a time (32)\n"
     "  --reap N          completions waited for at a time (1)\n"
     "  --read-max SIZE   largest single read (512KiB with --direct, else 1GiB)\n"
@@ -257,18 +347,31 @@ int Main(int argc, char** argv) {
   RingOptions ring;
   const int64_t rings = args.Int("--rings", 2, 1, 1024);
   ring.depth = args.Int("--depth", 64, 1, 4096);
-  const std::string open_by = args.Text("--open", "ring", {"ring", "syscall"});
+  const std::vector<std::string> opens = {"ring", "syscall", "keep", "keep-registered"};  // in the order of OpenBy
+  const std::string open_by = args.Text("--open", "ring", opens);
   const std::string close_by = args.Text("--close", "each", {"each", "replace"});
-  ring.open_by = open_by == "ring" ? OpenBy::kRing : OpenBy::kSyscall;
+  ring.open_by = static_cast<OpenBy>(std::find(opens.begin(), opens.end(), open_by) - opens.begin());
   ring.close_by = close_by == "each" ? CloseBy::kEach : CloseBy::kReplace;
   ring.submit_most = args.Int("--submit", 32, 1, 4096);
   ring.reap_least = args.Int("--reap", 1, 1, 4096);
   ring.read_most = args.Bytes("--read-max", 0);
   ring.workers = args.Int("--workers", 0, 0, 4096);
+  ring.registered_buffers = args.Flag("--registered-buffers");
   Job job(ParseJobOptions(args));
   // The block layer splits longer direct reads, and io_uring hands split ones to a worker.
   if (ring.read_most == 0) ring.read_most = job.options().direct ? 512 << 10 : 1 << 30;
   if (ring.read_most % job.options().alignment != 0) Die("--read-max: wanted a multiple of %" PRId64, job.options().alignment);
+
+  int64_t start_ns = MonotonicNs();
+  std::vector<UniqueFd> kept;
+  if (ring.open_by == OpenBy::kKeep || ring.open_by == OpenBy::kKeepRegistered) kept = OpenAll(job, rings);
+  const double open_seconds = static_cast<double>(MonotonicNs() - start_ns) / 1e9;
+  start_ns = MonotonicNs();
+  std::vector<std::unique_ptr<RingReader>> readers;
+  for (int64_t i = 0; i < rings; ++i) readers.push_back(std::make_unique<RingReader>(job, ring, kept));
+  // The rings' tables hold the files now.
+  if (ring.open_by == OpenBy::kKeepRegistered) kept.clear();
+  const double rings_seconds = static_cast<double>(MonotonicNs() - start_ns) / 1e9;
   return job.Run("baseline_ring",
                  {{"rings", absl::StrCat(rings)},
                   {"depth", absl::StrCat(ring.depth)},
@@ -276,8 +379,11 @@ int Main(int argc, char** argv) {
                   {"close", absl::StrCat("\"", close_by, "\"")},
                   {"submit", absl::StrCat(ring.submit_most)},
                   {"reap", absl::StrCat(ring.reap_least)},
-                  {"read_max", absl::StrCat(ring.read_most)}},
-                 rings, [&](int64_t) { RingReader(job, ring).Run(); });
+                  {"read_max", absl::StrCat(ring.read_most)},
+                  {"registered_buffers", ring.registered_buffers ? "true" : "false"},
+                  {"open_all_s", absl::StrFormat("%.4f", open_seconds)},
+                  {"rings_s", absl::StrFormat("%.4f", rings_seconds)}},
+                 rings, [&](int64_t i) { readers[static_cast<size_t>(i)]->Run(); });
 }
 
 }  // namespace

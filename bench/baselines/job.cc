@@ -77,18 +77,19 @@ Job::Job(const JobOptions& options)
   std::fputs("warning: this program was built without optimisation: its figures mean nothing\n", stderr);
 #endif
   const int64_t start_ns = MonotonicNs();
-  const auto buffer_bytes = static_cast<int64_t>(AlignUp(static_cast<uint64_t>(std::max<int64_t>(LargestBatchBytes(), 1)), kHugePageBytes));
-  memory_bytes_ = buffer_bytes * options_.batch_buffers + kHugePageBytes;
+  buffer_bytes_ = static_cast<int64_t>(AlignUp(static_cast<uint64_t>(std::max<int64_t>(LargestBatchBytes(), 1)), kHugePageBytes));
+  memory_bytes_ = buffer_bytes_ * options_.batch_buffers + kHugePageBytes;
   void* memory = ::mmap(nullptr, static_cast<size_t>(memory_bytes_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) Die("mmap of %" PRId64 " bytes of batch buffers: %s", memory_bytes_, std::strerror(errno));
   memory_ = static_cast<char*>(memory);
   ::madvise(memory_, static_cast<size_t>(memory_bytes_), MADV_HUGEPAGE);
   char* aligned = reinterpret_cast<char*>(AlignUp(reinterpret_cast<uintptr_t>(memory_), kHugePageBytes));
   // Touched before the clock starts: a training run does this once, a benchmark of a second would count it on every batch.
-  std::memset(aligned, 0, static_cast<size_t>(buffer_bytes * options_.batch_buffers));
+  std::memset(aligned, 0, static_cast<size_t>(buffer_bytes_ * options_.batch_buffers));
   for (int64_t i = options_.batch_buffers; i-- > 0;) {
     Batch& batch = batches_[static_cast<size_t>(i)];
-    batch.buffer = aligned + i * buffer_bytes;
+    batch.buffer = aligned + i * buffer_bytes_;
+    batch.buffer_index = static_cast<unsigned>(i);
     batch.samples.reserve(static_cast<size_t>(options_.batch_samples));
     free_.push_back(&batch);
   }
@@ -98,6 +99,12 @@ Job::Job(const JobOptions& options)
 }
 
 Job::~Job() { ::munmap(memory_, static_cast<size_t>(memory_bytes_)); }
+
+std::vector<iovec> Job::Buffers() const {
+  std::vector<iovec> buffers;
+  for (const Batch& batch : batches_) buffers.push_back({batch.buffer, static_cast<size_t>(buffer_bytes_)});
+  return buffers;
+}
 
 int64_t Job::PlaceBytes(int64_t bytes) const {
   return static_cast<int64_t>(AlignUp(static_cast<uint64_t>(bytes), static_cast<uint64_t>(options_.alignment)));

@@ -6,6 +6,8 @@
 #ifndef PENSTOCK_BENCH_BASELINES_JOB_H_
 #define PENSTOCK_BENCH_BASELINES_JOB_H_
 
+#include <sys/uio.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -46,7 +48,8 @@ struct Batch {
     int64_t got_bytes;  // what its reader reports; -1 until then
   };
   char* buffer = nullptr;
-  int64_t number = 0;  // counted over all epochs
+  unsigned buffer_index = 0;  // in Job::Buffers()
+  int64_t number = 0;         // counted over all epochs
   std::vector<Sample> samples;
   std::atomic<int64_t> missing{0};  // samples not done yet
 };
@@ -67,6 +70,8 @@ class Job {
 
   const JobOptions& options() const { return options_; }
   const FileList& list() const { return list_; }
+  // The memory of all batches, for who registers it with the kernel.
+  std::vector<iovec> Buffers() const;
 
   // At most `most` samples of one batch. With `wait` it waits for a batch buffer where none is free, and an empty claim means that
   // everything has been claimed; without, an empty claim may also mean that no buffer is free now. Any thread.
@@ -95,6 +100,7 @@ class Job {
   double setup_seconds_ = 0;
   char* memory_ = nullptr;
   int64_t memory_bytes_ = 0;
+  int64_t buffer_bytes_ = 0;  // of each batch
   std::vector<Batch> batches_;
 
   std::mutex mutex_;  // guards what follows
