@@ -12,8 +12,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cinttypes>
+#include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -61,11 +64,13 @@ void AllowOpenFiles(int64_t files, int64_t others) {
   }
 }
 
+// The folders, a descriptor or two for each ring, the standard ones and what the caller left us.
+int64_t OtherDescriptors(const Job& job, int64_t rings) { return static_cast<int64_t>(job.list().folders.size()) + 2 * rings + 32; }
+
 // All files of the list, by their numbers.
 std::vector<UniqueFd> OpenAll(const Job& job, int64_t rings) {
   const FileList& list = job.list();
-  // What else is open: the folders, a descriptor or two for each ring, the standard ones and what the caller left us.
-  AllowOpenFiles(static_cast<int64_t>(list.files.size()), static_cast<int64_t>(list.folders.size()) + 2 * rings + 32);
+  AllowOpenFiles(static_cast<int64_t>(list.files.size()), OtherDescriptors(job, rings));
   std::vector<UniqueFd> files;
   files.reserve(list.files.size());
   for (uint32_t id = 0; id < list.files.size(); ++id) {
@@ -75,14 +80,68 @@ std::vector<UniqueFd> OpenAll(const Job& job, int64_t rings) {
   return files;
 }
 
+// Files that threads of their own open ahead of the rings (--openers), as far as there are batch buffers.
+class Openers {
+ public:
+  struct File {
+    Batch* batch;
+    Batch::Sample* sample;
+    int fd;
+  };
+
+  Openers(Job& job, int64_t threads) : job_(job), running_(threads) {}
+
+  // The body of one opener thread.
+  void Run() {
+    for (;;) {
+      const Claim claim = job_.Next(kClaimMost, /*wait=*/true);
+      if (claim.count == 0) break;
+      for (int64_t i = claim.first; i < claim.first + claim.count; ++i) {
+        Batch::Sample& sample = claim.batch->samples[static_cast<size_t>(i)];
+        const char* name = job_.list().Name(sample.id);
+        const int fd = ::openat(job_.list().FolderFd(sample.id), name, OpenFlags(job_) | O_CLOEXEC);
+        if (fd < 0) Die("open %s: %s", name, std::strerror(errno));
+        std::lock_guard lock(mutex_);
+        opened_.push_back({claim.batch, &sample, fd});
+        some_.notify_one();
+      }
+    }
+    std::lock_guard lock(mutex_);
+    --running_;
+    some_.notify_all();
+  }
+
+  // Takes up to `most` open files. With `wait`, none means that all have been taken. Any ring.
+  void Take(int64_t most, bool wait, std::vector<File>& taken) {
+    taken.clear();
+    std::unique_lock lock(mutex_);
+    if (wait) some_.wait(lock, [&] { return !opened_.empty() || running_ == 0; });
+    for (; most > 0 && !opened_.empty(); --most) {
+      taken.push_back(opened_.front());
+      opened_.pop_front();
+    }
+  }
+
+ private:
+  // Few, since they are opened one after another; the files of one folder are not together anyway.
+  static constexpr int64_t kClaimMost = 4;
+
+  Job& job_;
+  std::mutex mutex_;
+  std::condition_variable some_;
+  std::deque<File> opened_;
+  int64_t running_;
+};
+
 // A ring is made by the main thread, before the clock starts, and belongs to the thread that calls Run().
 class RingReader {
  public:
-  // `kept`: every file of the list, where they are kept open.
-  RingReader(Job& job, const RingOptions& options, const std::vector<UniqueFd>& kept)
+  // `kept`: every file of the list, where they are kept open. `openers`: null where the ring's own thread opens.
+  RingReader(Job& job, const RingOptions& options, const std::vector<UniqueFd>& kept, Openers* openers)
       : job_(job),
         options_(options),
         kept_(kept),
+        openers_(openers),
         registered_files_(options.open_by == OpenBy::kRing || options.open_by == OpenBy::kKeepRegistered),
         open_flags_(OpenFlags(job)),
         alignment_(job.options().direct ? job.options().alignment : 1),
@@ -174,8 +233,23 @@ class RingReader {
     }
   }
 
+  // Takes files that are open already, for the free slots.
+  void StartOpened() {
+    while (!free_.empty()) {
+      openers_->Take(std::min<int64_t>(static_cast<int64_t>(free_.size()), options_.submit_most), under_way_ == 0, opened_);
+      if (opened_.empty()) return;
+      for (const Openers::File& file : opened_) {
+        const uint32_t index = free_.back();
+        free_.pop_back();
+        slots_[index] = {file.batch, file.sample, 0, file.fd};
+        PrepareRead(index);  // of an empty file too
+      }
+    }
+  }
+
   // Claims samples for the free slots and sends each on its way.
   void Start() {
+    if (openers_ != nullptr) return StartOpened();
     while (!free_.empty()) {
       // Waiting for a buffer is right only with nothing under way: a buffer may be waiting for us.
       const bool idle = under_way_ == 0;
@@ -319,12 +393,14 @@ class RingReader {
   Job& job_;
   const RingOptions options_;
   const std::vector<UniqueFd>& kept_;
+  Openers* const openers_;
   const bool registered_files_;
   const int open_flags_;
   const int64_t alignment_;
   io_uring ring_;
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_;
+  std::vector<Openers::File> opened_;
   int64_t under_way_ = 0;  // entries made whose completions have not been reaped
 };
 
@@ -335,6 +411,7 @@ constexpr char kUsage[] =
     "  --open ring|syscall|keep|keep-registered   opens in the ring, or by openat(2) on its thread (ring); or all files are opened\n"
     "                    before the first epoch and stay open, as ordinary or as registered descriptors (RLIMIT_NOFILE: as many)\n"
     "  --close each|replace   with --open ring: a close for each file, or the next open replaces it (each)\n"
+    "  --openers N       with --open syscall: N threads open files ahead of the rings (0: each ring's own thread does)\n"
     "  --registered-buffers   the batch buffers are registered with each ring, and read into by READ_FIXED (RLIMIT_MEMLOCK)\n"
     "  --submit N        entries given to the kernel at a time (32)\n"
     "  --reap N          completions waited for at a time (1)\n"
@@ -356,6 +433,8 @@ int Main(int argc, char** argv) {
   ring.reap_least = args.Int("--reap", 1, 1, 4096);
   ring.read_most = args.Bytes("--read-max", 0);
   ring.workers = args.Int("--workers", 0, 0, 4096);
+  const int64_t opener_threads = args.Int("--openers", 0, 0, 4096);
+  if (opener_threads > 0 && ring.open_by != OpenBy::kSyscall) Die("--openers: wanted with --open syscall");
   ring.registered_buffers = args.Flag("--registered-buffers");
   Job job(ParseJobOptions(args));
   // The block layer splits longer direct reads, and io_uring hands split ones to a worker.
@@ -365,10 +444,16 @@ int Main(int argc, char** argv) {
   int64_t start_ns = MonotonicNs();
   std::vector<UniqueFd> kept;
   if (ring.open_by == OpenBy::kKeep || ring.open_by == OpenBy::kKeepRegistered) kept = OpenAll(job, rings);
+  // As many as there are places in the batch buffers can be open at a time, with the one that each opener has in its hand.
+  const int64_t places = job.options().batch_buffers * job.options().batch_samples;
+  if (opener_threads > 0) AllowOpenFiles(places + opener_threads, OtherDescriptors(job, rings));
   const double open_seconds = static_cast<double>(MonotonicNs() - start_ns) / 1e9;
   start_ns = MonotonicNs();
+  Openers openers(job, opener_threads);
   std::vector<std::unique_ptr<RingReader>> readers;
-  for (int64_t i = 0; i < rings; ++i) readers.push_back(std::make_unique<RingReader>(job, ring, kept));
+  for (int64_t i = 0; i < rings; ++i) {
+    readers.push_back(std::make_unique<RingReader>(job, ring, kept, opener_threads > 0 ? &openers : nullptr));
+  }
   // The rings' tables hold the files now.
   if (ring.open_by == OpenBy::kKeepRegistered) kept.clear();
   const double rings_seconds = static_cast<double>(MonotonicNs() - start_ns) / 1e9;
@@ -380,10 +465,11 @@ int Main(int argc, char** argv) {
                   {"submit", absl::StrCat(ring.submit_most)},
                   {"reap", absl::StrCat(ring.reap_least)},
                   {"read_max", absl::StrCat(ring.read_most)},
+                  {"openers", absl::StrCat(opener_threads)},
                   {"registered_buffers", ring.registered_buffers ? "true" : "false"},
                   {"open_all_s", absl::StrFormat("%.4f", open_seconds)},
                   {"rings_s", absl::StrFormat("%.4f", rings_seconds)}},
-                 rings, [&](int64_t i) { readers[static_cast<size_t>(i)]->Run(); });
+                 rings + opener_threads, [&](int64_t i) { i < rings ? readers[static_cast<size_t>(i)]->Run() : openers.Run(); });
 }
 
 }  // namespace
