@@ -376,7 +376,7 @@ absl::Status LoaderCore::SetWeights(absl::Span<const double> weights) {
   StepsOf(epoch_).Advance(step_, epoch, position);
   absl::StatusOr<Mixture> changed = mixture->WithWeights(epoch, position, weights);
   if (!changed.ok()) return changed.status();
-  waiting_since_ns_ = 0;  // a wait that NextWithin() began was for a batch of the old weights
+  EndWait(MonotonicNs());  // a wait that NextWithin() began was for a batch of the old weights
   DropAhead();
   order_.emplace(Order::FromMixture(*changed));
   plan_epoch_ = epoch_;
