@@ -134,7 +134,8 @@ void LoaderCore::Tick(int64_t now_ns) {
     figures.bytes += static_cast<double>(progress.bytes);
     figures.starved_s += 1e-9 * static_cast<double>(progress.starved_ns) / setup_.streams;
   }
-  figures.waited_s = 1e-9 * static_cast<double>(waited_ns_ + (waiting_since_ns_ == 0 ? 0 : std::max<int64_t>(0, now_ns - waiting_since_ns_)));
+  const int64_t waits_ns = waiting_since_ns_ == 0 ? 0 : std::max<int64_t>(0, now_ns - waiting_since_ns_);
+  figures.waited_s = 1e-9 * static_cast<double>(waited_ns_ + waits_ns);
   figures.cpu_s = ProcessCpuSeconds();
   // At an epoch's end, where nothing follows, there is less and less to read; after a jump what was read is for nothing.
   const bool at_end = plan_epoch_ != epoch_ && (!options_.next_epoch_prefetch || IsLastEpoch(plan_epoch_ - 1));
@@ -184,7 +185,8 @@ void LoaderCore::SetPrefetch() {
   int32_t batches = prefetch_first_;
   if (depth > depth_first_ && !ahead_.empty() && ahead_.front()->attempt != nullptr) {
     const uint64_t reads = std::max<uint64_t>(1, ahead_.front()->attempt->plan().extents.size());
-    batches = std::max(batches, 1 + static_cast<int32_t>(std::min<uint64_t>(CeilDiv(2 * static_cast<uint64_t>(depth), reads), kPrefetchMost)));
+    const uint64_t twice = CeilDiv(2 * static_cast<uint64_t>(depth), reads);
+    batches = std::max(batches, 1 + static_cast<int32_t>(std::min<uint64_t>(twice, kPrefetchMost)));
   } else if (depth > depth_first_) {
     return;
   }

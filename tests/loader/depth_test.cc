@@ -1,6 +1,7 @@
 // How many reads are in flight, found out while running: on a real mounted file system that takes its time.
 //
-// No time is asserted. A read takes far longer than all that a busy machine adds to it, and a trial that noise decides is followed by others.
+// No time is asserted. A read takes far longer than all that a busy machine adds to it, and a trial that noise decides is followed by
+// others.
 #include <chrono>
 #include <functional>
 #include <thread>
