@@ -238,6 +238,17 @@ TEST_CASE("figures that say nothing of the store are not used, and hold nothing 
   CHECK(never.tuner.trials() == 0);
 }
 
+TEST_CASE("there are never fewer than at first", "[depth]") {
+  Machine machine({.latency_s = 0.02}, Bounds(48, 80));
+  machine.Run(60);
+  REQUIRE(machine.tuner.kept() == 80);
+  machine.store.cap = 500;  // 10 are enough
+  int32_t least = 80;
+  machine.Run(600, [&] { least = std::min(least, machine.tuner.depth()); });
+  CHECK(machine.tuner.kept() == 48);
+  CHECK(least == 48);
+}
+
 TEST_CASE("where there is no room there is no trial", "[depth]") {
   Machine machine({.latency_s = 0.02}, Bounds(32, 32));
   machine.Run(60);
