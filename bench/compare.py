@@ -3,9 +3,9 @@
 
 Runs the given commands interleaved, so that whatever else the machine does falls on all of them alike, and prints the median of each
 and the paired ratio to the reference with a 95 % bootstrap interval. Each command prints one JSON object with at least
-samples_per_s, mb_per_s, cpu_s_per_gb, next_p50_us and next_p99_us (MB = 1e6 bytes, GB = 1e9), as `penstock bench DIR --json`, the
-baselines, bench/limits and the programs of bench/peers do. The time to the first batch, where they print it, and with --memory the
-peak memory of the whole process tree are columns too.
+samples_per_s, mb_per_s and cpu_s_per_gb (MB = 1e6 bytes, GB = 1e9), as `penstock bench DIR --json`, the baselines, bench/limits and the
+programs of bench/peers do. The time that a batch was waited for (next_p50_us, next_p99_us) and the time to the first one, where they print
+them, and with --memory the peak memory of the whole process tree are columns too.
 
     bench/compare.py --rounds 7 --title 'warm, 200,000 files of 4 KiB' --against threads,ring --out warm4k \\
         penstock='build/release/lib/cli/penstock bench /data/files4k --json' \\
@@ -26,9 +26,9 @@ import sys
 import tempfile
 import time
 
-FIELDS = ("samples_per_s", "mb_per_s", "cpu_s_per_gb", "next_p50_us", "next_p99_us")
-# Where an arm has them: seconds to the first batch from the loader's construction and from the start of its process.
-OPTIONAL_FIELDS = ("first_batch_s", "first_batch_process_s")
+FIELDS = ("samples_per_s", "mb_per_s", "cpu_s_per_gb")
+# Where an arm has them: the waits for a batch; seconds to the first one from the loader's construction and from the start of its process.
+OPTIONAL_FIELDS = ("next_p50_us", "next_p99_us", "first_batch_s", "first_batch_process_s")
 MEMORY_PERIOD_S = 0.05
 
 
