@@ -131,9 +131,8 @@ double RestoreMicros(const StepPlan& steps, const OrderOptions& options, const s
     rest.origin = state->position;
     if (rest.steps() > 0) {
       rest.Positions(0, 0, positions);
-      for (int64_t& position : positions) position = StepPlan::Wrap(position, steps.sample_count);
       ids.resize(positions.size());
-      order->IdsAt(state->epoch, positions, absl::MakeSpan(ids));
+      order->IdsOfPlan(state->epoch, positions, absl::MakeSpan(ids));
     }
     micros.push_back(MicrosSince(begin));
   }
@@ -213,9 +212,8 @@ int RunScale(const ScaleArguments& arguments, const Manifest* manifest, const Or
     for (size_t rank = 0; rank < world; ++rank) {
       const Clock::time_point begin = Clock::now();
       steps.Positions(step, static_cast<int64_t>(rank), positions);
-      for (int64_t& position : positions) position = StepPlan::Wrap(position, steps.sample_count);
       ids.resize(positions.size());
-      order.IdsAt(0, positions, absl::MakeSpan(ids));
+      order.IdsOfPlan(0, positions, absl::MakeSpan(ids));
       plan_micros.push_back(MicrosSince(begin));
       double bytes = 0;
       for (const int64_t id : ids) bytes += (*sizes)(id);

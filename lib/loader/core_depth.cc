@@ -31,6 +31,11 @@ constexpr int32_t kPrefetchMost = 1024;
 
 int LoaderCore::IoWorkers() const { return options_.io_workers > 0 ? options_.io_workers : kIoWorkers; }
 
+void LoaderCore::TakeLeasedDepth() {
+  setup_.queue_depth = leased_depth_;
+  ring_options_.capacity = static_cast<size_t>(std::max(1, leased_depth_ / setup_.streams));
+}
+
 // How many requests and workers the rings have, by what the reads are.
 void LoaderCore::SizeRings() {
   setup_.io_workers = IoWorkers();
@@ -48,8 +53,7 @@ void LoaderCore::SizeRings() {
     const int32_t wanted = std::min(kDirectDepthMax, kDirectDepthPerStream * setup_.streams);
     if (options_.queue_depth == 0 && wanted > leased_depth_) {
       leased_depth_ += runtime_core_.LeaseDepth(wanted - leased_depth_, 0);
-      setup_.queue_depth = leased_depth_;
-      ring_options_.capacity = static_cast<size_t>(std::max(1, leased_depth_ / setup_.streams));
+      TakeLeasedDepth();
     }
   }
   BoundDepth();

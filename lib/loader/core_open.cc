@@ -196,8 +196,7 @@ absl::Status LoaderCore::ResolveStreams() {
   const int32_t streams = setup_.streams;
   const int32_t wanted = options_.queue_depth > 0 ? options_.queue_depth : std::min(kDepthMax, kDepthPerStream * streams);
   leased_depth_ = runtime_core_.LeaseDepth(std::max(wanted, streams), streams);
-  setup_.queue_depth = leased_depth_;
-  ring_options_.capacity = static_cast<size_t>(std::max(1, leased_depth_ / streams));
+  TakeLeasedDepth();
   ring_options_.read_bytes_max = static_cast<uint64_t>(options_.read_bytes_max);
   ring_options_.io_worker_max = IoWorkers();
   return absl::OkStatus();
@@ -325,8 +324,7 @@ absl::Status LoaderCore::StartStreams() {
   }
   if (options_.engine == EngineOption::kAuto && engine_ == Engine::kUring && refused() != threads_.end()) {
     DegradeToThreads((*refused())->status.message());
-    setup_.queue_depth = leased_depth_;
-    ring_options_.capacity = static_cast<size_t>(std::max(1, leased_depth_ / setup_.streams));
+    TakeLeasedDepth();
     reading_threads_ = 0;
     SizeRings();
     make_again();

@@ -181,14 +181,16 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
     slot->attempt = std::move(attempt);
     ahead_.push_back(std::move(slot));
     again = ahead_.back().get();
-    ++plan_step_;
-    if (plan_step_ >= StepsOf(plan_epoch_).steps()) {
-      ++plan_epoch_;
-      plan_step_ = 0;
-    }
+    PlanFrom(plan_epoch_, plan_step_ + 1);
   }
   if (again->attempt->pieces_left == 0) AttemptDone(*again);  // an empty batch of tail=partial
   return true;
+}
+
+void LoaderCore::PlanFrom(int64_t epoch, int64_t step) {
+  const bool ended = step >= StepsOf(epoch).steps();
+  plan_epoch_ = ended ? epoch + 1 : epoch;
+  plan_step_ = ended ? 0 : step;
 }
 
 // Gives up the batches after `slot`: they are planned and read again.

@@ -74,7 +74,7 @@ void LoaderCore::StartWarmer(int64_t epoch) {
         std::vector<int64_t> positions;
         for (int64_t step = run * steps_of_run; step < std::min(step_count, (run + 1) * steps_of_run); ++step) {
           steps.Positions(step, rank, positions);
-          for (const int64_t position : positions) ids.push_back(order.IdAt(epoch, StepPlan::Wrap(position, order.size())));
+          for (const int64_t position : positions) ids.push_back(order.IdOfPlan(epoch, position));
         }
         std::sort(ids.begin(), ids.end());  // places until here
         for (int64_t& id : ids) id = manifest->IdAtPlace(id);

@@ -19,6 +19,8 @@ absl::Status Forked() {
       "this loader was opened before fork(): its threads and rings are the parent's. Open a loader in the child, or use threads");
 }
 
+absl::Status Taken() { return absl::FailedPreconditionError("another thread is in Next() of this loader: it has one consumer at a time"); }
+
 }  // namespace
 
 Loader::Loader(std::shared_ptr<LoaderCore> core) : core_(std::move(core)) {}
@@ -82,14 +84,14 @@ absl::Status Loader::StartEpoch(int64_t epoch) {
 absl::Status Loader::Skip(int64_t steps) {
   if (core_->InForkedChild()) return Forked();
   const LoaderCore::Turn turn(*core_);
-  if (!turn.taken()) return absl::FailedPreconditionError("another thread is in Next() of this loader: it has one consumer at a time");
+  if (!turn.taken()) return Taken();
   return core_->Skip(steps);
 }
 
 absl::Status Loader::SetWeights(absl::Span<const double> weights) {
   if (core_->InForkedChild()) return Forked();
   const LoaderCore::Turn turn(*core_);
-  if (!turn.taken()) return absl::FailedPreconditionError("another thread is in Next() of this loader: it has one consumer at a time");
+  if (!turn.taken()) return Taken();
   return core_->SetWeights(weights);
 }
 

@@ -352,11 +352,7 @@ absl::Status LoaderCore::Skip(int64_t steps) {
   }
   if (plan_epoch_ == epoch_ && plan_step_ < step_) {
     unplaced_.reset();
-    plan_step_ = step_;
-    if (plan_step_ >= plan.steps()) {
-      ++plan_epoch_;
-      plan_step_ = 0;
-    }
+    PlanFrom(epoch_, step_);
   }
   if (warmer_ != nullptr && warm_steps_ > 0) warmer_->AtRun(step_ / warm_steps_);
   MemoryFreed();
@@ -379,12 +375,7 @@ absl::Status LoaderCore::SetWeights(absl::Span<const double> weights) {
   EndWait(MonotonicNs());  // a wait that NextWithin() began was for a batch of the old weights
   DropAhead();
   order_.emplace(Order::FromMixture(*changed));
-  plan_epoch_ = epoch_;
-  plan_step_ = step_;
-  if (plan_step_ >= StepsOf(plan_epoch_).steps()) {
-    ++plan_epoch_;
-    plan_step_ = 0;
-  }
+  PlanFrom(epoch_, step_);
   WakeStreams();
   return absl::OkStatus();
 }

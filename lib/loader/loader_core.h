@@ -160,6 +160,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   bool LooksAtPageCache() const;
   bool SortsByPlace() const;
   void SizeRings();
+  void TakeLeasedDepth();  // as what the rings have in flight
   void BoundDepth();
   RingOptions StreamRingOptions() const;
   int64_t DescriptorsForDepth() const;
@@ -185,6 +186,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::string DepthWhy() const;
   void ReturnDepth();
   int64_t EndWait(int64_t now_ns);
+  void PlanFrom(int64_t epoch, int64_t step);  // next; behind an epoch's last step lies the next epoch
   Slot* SlotToClaim();
   void DropBehind(const Slot& slot);
   static void GiveUp(std::shared_ptr<Attempt>& attempt);

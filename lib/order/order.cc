@@ -295,7 +295,8 @@ void Order::IdsOfPlan(int64_t epoch, absl::Span<const int64_t> positions, absl::
     const int64_t ahead = goes_on ? positions[begin] / count : 0;
     size_t end = begin;
     own.clear();
-    for (; end < positions.size() && (!goes_on || positions[end] / count == ahead); ++end) own.push_back(positions[end] % count);
+    for (; end < positions.size() && (!goes_on || positions[end] / count == ahead); ++end)
+      own.push_back(StepPlan::Wrap(positions[end], count));
     IdsAt(epoch + ahead, own, ids.subspan(begin, end - begin));
     begin = end;
   }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import atexit
+import contextlib
 import ctypes
 import json
 import os
@@ -31,6 +32,8 @@ _library = _capi.library
 
 # How long one call into the library waits. Python runs signal handlers (Ctrl-C) between calls, so this is how late they may be.
 _WAIT_MS = 100
+
+_OTHER_CONSUMER = "another thread is taking a batch of this loader at this moment: one consumer at a time"
 
 # What is still open at the end of the interpreter is closed then: threads of the library must not outlive it.
 _open_loaders: "weakref.WeakSet[Loader]" = weakref.WeakSet()
@@ -149,7 +152,7 @@ class Loader(Handle):
         """
         handle = self._open_handle()
         if not self._consumer.acquire(False):
-            raise FailedPreconditionError("another thread is taking a batch of this loader at this moment: one consumer at a time")
+            raise FailedPreconditionError(_OTHER_CONSUMER)
         try:
             batch = self._batch
             wait_ms = 0
@@ -190,43 +193,39 @@ class Loader(Handle):
 
     def start_epoch(self, epoch: int = -1) -> None:
         """Begins an epoch from its start (-1: the next one). Iterators that were under way end with an error; batches stay valid."""
-        handle = self._open_handle()
-        if not self._consumer.acquire(False):
-            raise FailedPreconditionError("another thread is taking a batch of this loader at this moment: one consumer at a time")
-        try:
+        with self._as_consumer() as handle:
             self._drop_taken()
             _capi.call(_library.penstock_loader_start_epoch, handle, epoch)
             self._fresh = True
             self._turn += 1
-        finally:
-            self._consumer.release()
 
     def skip(self, steps: int) -> None:
         """Goes on ``steps`` steps further in the current epoch without reading them: past what made a loss spike, say."""
-        handle = self._open_handle()
-        if not self._consumer.acquire(False):
-            raise FailedPreconditionError("another thread is taking a batch of this loader at this moment: one consumer at a time")
-        try:
+        with self._as_consumer() as handle:
             if self._batch.value is not None and steps > 0:
                 self._drop_taken()
                 steps -= 1
             _capi.call(_library.penstock_loader_skip, handle, steps)
             self._fresh = False
-        finally:
-            self._consumer.release()
 
     def set_weights(self, weights: "Sequence[float]") -> None:
         """New weights for the data sets of ``mixture``, from the next batch on, one for each in their order. What was read ahead with the old
         ones is given up; no data set loses or repeats a sample. All ranks of a job do it at the same step; the state keeps them."""
-        handle = self._open_handle()
-        numbers = array.array("d", weights)
-        if not self._consumer.acquire(False):
-            raise FailedPreconditionError("another thread is taking a batch of this loader at this moment: one consumer at a time")
-        try:
+        with self._as_consumer() as handle:
+            numbers = array.array("d", weights)
             if self._batch.value is not None:
                 raise FailedPreconditionError("Ctrl-C kept a batch from you that was read with the old weights: take it by next() first")
             pointer = ctypes.cast(c_void_p(numbers.buffer_info()[0]), POINTER(c_double))
             _capi.call(_library.penstock_loader_set_weights, handle, pointer, len(numbers))
+
+    @contextlib.contextmanager
+    def _as_consumer(self) -> Iterator[c_void_p]:
+        """The handle, while no other thread is the consumer. next(), which is called most, does it itself."""
+        handle = self._open_handle()
+        if not self._consumer.acquire(False):
+            raise FailedPreconditionError(_OTHER_CONSUMER)
+        try:
+            yield handle
         finally:
             self._consumer.release()
 
