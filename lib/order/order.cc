@@ -53,7 +53,11 @@ absl::Status CheckRange(const char* name, int64_t value, const char* cure) {
 }  // namespace
 
 struct Order::Impl {
-  Impl(int64_t count, const OrderOptions& order_options) : size(count), options(order_options) {}
+  Impl(int64_t count, const OrderOptions& order_options)
+      : size(count),
+        options(order_options),
+        short_chunk_samples(count / order_options.virtual_streams),
+        long_chunks(count % order_options.virtual_streams) {}
 
   const EpochSchedule& ScheduleOf(int64_t epoch) const;
   std::shared_ptr<const EpochSchedule> MakeSchedule(int64_t epoch) const;
@@ -68,7 +72,11 @@ struct Order::Impl {
   };
   Place PlaceOf(int64_t epoch, int64_t chunk, int64_t index) const;
   // Sequence position -> id and back.
-  int64_t IdOfSequence(const EpochSchedule& schedule, int64_t sequence) const;
+  struct LastBlock {
+    int64_t place = -1;
+    int64_t first_id = 0;
+  };
+  int64_t IdOfSequence(const EpochSchedule& schedule, int64_t sequence, LastBlock& last) const;
   int64_t SequenceOfId(const EpochSchedule& schedule, int64_t id) const;
 
   // The window that was used last, so that neighbouring positions need not ask the cache.
@@ -86,6 +94,9 @@ struct Order::Impl {
 
   const int64_t size;
   const OrderOptions options;
+  // The sequence is cut into a chunk for each virtual stream; the first ones are longer by one.
+  const int64_t short_chunk_samples;
+  const int64_t long_chunks;
   const uint64_t number = NextOrderNumber();
   std::vector<int64_t> ids;  // FromIds
   uint64_t hash = 0;         // 0: no list
@@ -128,10 +139,9 @@ std::shared_ptr<const EpochSchedule> Order::Impl::MakeSchedule(int64_t epoch) co
 }
 
 Order::Impl::Place Order::Impl::PlaceOf(int64_t epoch, int64_t chunk, int64_t index) const {
-  const int64_t streams = options.virtual_streams;
-  const int64_t chunk_samples = size / streams + (chunk < size % streams ? 1 : 0);
+  const int64_t chunk_samples = short_chunk_samples + (chunk < long_chunks ? 1 : 0);
   Place place;
-  place.chunk_start = chunk * (size / streams) + std::min(chunk, size % streams);
+  place.chunk_start = chunk * short_chunk_samples + std::min(chunk, long_chunks);
   place.window = {epoch, chunk, index / options.window_samples};
   place.window_start = place.window.window * options.window_samples;
   place.window_samples = std::min(options.window_samples, chunk_samples - place.window_start);
@@ -157,14 +167,15 @@ int64_t Order::Impl::ShuffledOffset(const Place& place, LastWindow& last) const 
   return last.tiny[static_cast<size_t>(place.offset)];
 }
 
-int64_t Order::Impl::IdOfSequence(const EpochSchedule& schedule, int64_t sequence) const {
+int64_t Order::Impl::IdOfSequence(const EpochSchedule& schedule, int64_t sequence, LastBlock& last) const {
   const int64_t b = options.block_samples;
   if (b == 1) return schedule.blocks.Apply(sequence);
   const int64_t short_start = schedule.short_place * b;
   if (sequence >= short_start && sequence < short_start + schedule.short_samples) return size / b * b + (sequence - short_start);
   // Behind the short block, places are found as if it were a whole one.
   const int64_t filled = sequence < short_start ? sequence : sequence + b - schedule.short_samples;
-  return schedule.blocks.Apply(filled / b) * b + filled % b;
+  if (const int64_t place = filled / b; place != last.place) last = {place, schedule.blocks.Apply(place) * b};
+  return last.first_id + filled - last.place * b;
 }
 
 int64_t Order::Impl::SequenceOfId(const EpochSchedule& schedule, int64_t id) const {
@@ -176,7 +187,7 @@ int64_t Order::Impl::SequenceOfId(const EpochSchedule& schedule, int64_t id) con
 int64_t Order::Impl::SequenceAt(int64_t epoch, int64_t position, LastWindow& last) const {
   const int64_t streams = options.virtual_streams;
   if (streams == 1 && !windowed()) return position;
-  const Place place = PlaceOf(epoch, position % streams, position / streams);
+  const Place place = streams == 1 ? PlaceOf(epoch, 0, position) : PlaceOf(epoch, position % streams, position / streams);
   return place.chunk_start + place.window_start + (windowed() ? ShuffledOffset(place, last) : place.offset);
 }
 
@@ -229,7 +240,8 @@ int64_t Order::IdAt(int64_t epoch, int64_t position) const {
   if (impl_->mixture.has_value()) return impl_->mixture->At(epoch, position).id;
   if (!impl_->options.shuffle) return position;
   Impl::LastWindow last;
-  return impl_->IdOfSequence(impl_->ScheduleOf(epoch), impl_->SequenceAt(epoch, position, last));
+  Impl::LastBlock block;
+  return impl_->IdOfSequence(impl_->ScheduleOf(epoch), impl_->SequenceAt(epoch, position, last), block);
 }
 
 int64_t Order::PositionOf(int64_t epoch, int64_t id) const {
@@ -239,15 +251,14 @@ int64_t Order::PositionOf(int64_t epoch, int64_t id) const {
   const int64_t streams = impl_->options.virtual_streams;
   const int64_t sequence = impl_->SequenceOfId(impl_->ScheduleOf(epoch), id);
   if (streams == 1 && !impl_->windowed()) return sequence;
-  // The first N mod V chunks are longer by one.
-  const int64_t chunk_samples = impl_->size / streams;
-  const int64_t long_end = impl_->size % streams * (chunk_samples + 1);
+  const int64_t chunk_samples = impl_->short_chunk_samples;
+  const int64_t long_end = impl_->long_chunks * (chunk_samples + 1);
   int64_t chunk, index;
   if (sequence < long_end) {
     chunk = sequence / (chunk_samples + 1);
     index = sequence % (chunk_samples + 1);
   } else {
-    chunk = impl_->size % streams + (sequence - long_end) / chunk_samples;
+    chunk = impl_->long_chunks + (sequence - long_end) / chunk_samples;
     index = (sequence - long_end) % chunk_samples;
   }
   if (impl_->windowed()) {
@@ -279,7 +290,8 @@ void Order::IdsAt(int64_t epoch, absl::Span<const int64_t> positions, absl::Span
     if (impl.options.block_samples == 1) {
       schedule.blocks.ApplyAll(ids);
     } else {
-      for (int64_t& id : ids) id = impl.IdOfSequence(schedule, id);
+      Impl::LastBlock last;
+      for (int64_t& id : ids) id = impl.IdOfSequence(schedule, id, last);
     }
   }
 }
