@@ -4,9 +4,11 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/container/fixed_array.h"
 #include "absl/strings/str_cat.h"
 #include "base/align.h"
 #include "base/check.h"
+#include "plan/sort_by_place.h"
 
 namespace penstock {
 namespace {
@@ -24,17 +26,22 @@ class Planner {
   absl::Status Run() {
     plan_.Clear();
     const size_t count = samples_.size();
+    plan_.ids.resize(count);
+    plan_.positions.resize(count);
+    plan_.labels.resize(count);
+    plan_.valid.resize(count);
     plan_.offsets.resize(count);
     plan_.lengths.resize(count);
     if (options_.scratch) plan_.stored.resize(count);
     plan_.laid_out.resize(count);
+    plan_.uses.reserve(count);
     for (size_t i = 0; i < count; ++i) {
       const PlanSample& sample = samples_[i];
       plan_.laid_out[i] = static_cast<uint32_t>(i);
-      plan_.ids.push_back(sample.id);
-      plan_.positions.push_back(sample.position);
-      plan_.labels.push_back(sample.label);
-      plan_.valid.push_back(sample.skip ? 0 : 1);
+      plan_.ids[i] = sample.id;
+      plan_.positions[i] = sample.position;
+      plan_.labels[i] = sample.label;
+      plan_.valid[i] = sample.skip ? 0 : 1;
       plan_.lengths[i] = sample.skip ? 0 : static_cast<int64_t>(sample.delivered_bytes);
       plan_.sample_bytes += static_cast<uint64_t>(plan_.lengths[i]);
     }
@@ -44,8 +51,7 @@ class Planner {
       std::stable_sort(plan_.laid_out.begin(), plan_.laid_out.end(),
                        [this](uint32_t a, uint32_t b) { return samples_[a].place < samples_[b].place; });
     } else if (options_.sort_by_object) {
-      std::stable_sort(plan_.laid_out.begin(), plan_.laid_out.end(),
-                       [this](uint32_t a, uint32_t b) { return Before(samples_[a], samples_[b]); });
+      SortByObject();
     }
     for (uint32_t index : plan_.laid_out) LayOut(index);
     ClosePiece();
@@ -56,11 +62,18 @@ class Planner {
   }
 
  private:
-  bool Before(const PlanSample& a, const PlanSample& b) const {
-    if (a.range_count == 0 || b.range_count == 0) return a.range_count > b.range_count;
-    const Range& first = ranges_[a.first_range];
-    const Range& second = ranges_[b.first_range];
-    return first.object != second.object ? first.object < second.object : first.offset_bytes < second.offset_bytes;
+  // Those without bytes come last, in their order.
+  void SortByObject() {
+    absl::FixedArray<PlaceKey> keys(samples_.size());
+    for (uint32_t i = 0; i < keys.size(); ++i) {
+      const PlanSample& sample = samples_[i];
+      const bool has_bytes = sample.range_count > 0;
+      keys[i].offset_bytes = has_bytes ? ranges_[sample.first_range].offset_bytes : UINT64_MAX;
+      keys[i].object = has_bytes ? ranges_[sample.first_range].object : UINT32_MAX;
+      keys[i].index = i;
+    }
+    SortByPlace(absl::MakeSpan(keys));
+    for (size_t i = 0; i < keys.size(); ++i) plan_.laid_out[i] = keys[i].index;
   }
 
   absl::Status CheckDense() {
@@ -99,12 +112,11 @@ class Planner {
 
   PiecePlan& Piece() {
     if (plan_.pieces.size() == open_piece_) {
-      PiecePlan piece;
+      PiecePlan& piece = plan_.pieces.emplace_back();
       piece.offset = cursor_;
       piece.scratch_offset = scratch_cursor_;
       piece.first_extent = static_cast<uint32_t>(plan_.extents.size());
       piece.first_sample = laid_out_count_;
-      plan_.pieces.push_back(piece);
     }
     return plan_.pieces.back();
   }
@@ -254,7 +266,7 @@ class Planner {
         }
         const uint64_t part = std::min(total - done, options_.piece_bytes - filled);
         const bool last = done + part == total;
-        Extent extent;
+        Extent& extent = plan_.extents.emplace_back();
         extent.object = range.object;
         extent.first_use = static_cast<uint32_t>(plan_.uses.size());
         extent.use_count = 1;
@@ -264,7 +276,6 @@ class Planner {
         extent.whole_object = tail && sample.whole_object;
         extent.length_bytes = Ask(part, extent.whole_object, tail ? AlignUp(part, alignment_) : part);
         extent.destination = filled;
-        plan_.extents.push_back(extent);
         plan_.uses.push_back(index);
         at += part;
         done += part;
@@ -284,7 +295,7 @@ class Planner {
   void AddExtent(uint32_t index, const Range& range, uint64_t offset, uint64_t bytes, uint64_t destination, bool whole_object,
                  uint64_t room) {
     const uint64_t head = Head(range);
-    Extent extent;
+    Extent& extent = plan_.extents.emplace_back();
     extent.object = range.object;
     extent.first_use = static_cast<uint32_t>(plan_.uses.size());
     extent.use_count = 1;
@@ -293,7 +304,6 @@ class Planner {
     extent.need_bytes = head + bytes;
     extent.length_bytes = Ask(head + bytes, whole_object, room);
     extent.destination = destination;
-    plan_.extents.push_back(extent);
     plan_.uses.push_back(index);
   }
 
@@ -319,6 +329,7 @@ void BatchPlan::Clear() {
   lengths.clear();
   labels.clear();
   valid.clear();
+  members.clear();
   stored.clear();
   laid_out.clear();
   uses.clear();
