@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -213,12 +214,21 @@ class PENSTOCK_EXPORT Manifest {
   int RangeCount(int64_t id) const { return range_first_ == nullptr && joined_ == nullptr ? 1 : CountOfRanges(id); }
   /// Range `i` of a sample, 0 <= i < RangeCount(id).
   Range RangeAt(int64_t id, int i) const {
-    if (record_bytes_ != 0) return RecordAt(id);
+    Range range;
+    if (record_bytes_ != 0) {
+      RecordAt(id, range);
+      return range;
+    }
     if (ranges_ == nullptr && range_delivered_ == nullptr && joined_ == nullptr) {
       const uint64_t bytes = std::min(object_bytes_[id], max_stored_bytes_);
       return Range{static_cast<uint32_t>(id), 0, bytes, bytes, 0};
     }
     return PackedRangeAt(id, i);
+  }
+  /// Appends all ranges of a sample.
+  void AppendRanges(int64_t id, std::vector<Range>& ranges) const {
+    if (record_bytes_ != 0) return RecordAt(id, ranges.emplace_back());
+    for (int i = 0, count = RangeCount(id); i < count; ++i) ranges.push_back(RangeAt(id, i));
   }
 
   /// Whether every range has one.
@@ -309,7 +319,7 @@ class PENSTOCK_EXPORT Manifest {
   int CountOfRanges(int64_t id) const;
   uint64_t SumOfRanges(int64_t id, bool delivered) const;
   Range PackedRangeAt(int64_t id, int i) const;
-  Range RecordAt(int64_t id) const;
+  void RecordAt(int64_t id, Range& range) const;
 
   // Copies of what the inline functions need; the columns lie in the mapping that impl_ owns.
   int64_t sample_count_ = 0;

@@ -32,24 +32,21 @@ absl::Status LoaderCore::PlanAttempt(const Order& order, const StepPlan& steps, 
   }
   const bool one_range = manifest_->range_count() == manifest_->sample_count();
   for (size_t i = 0; i < plan_positions_.size(); ++i) {
-    PlanSample sample;
+    PlanSample& sample = plan_samples_.emplace_back();  // written where it stays: a copy of what was just written is slow
     sample.id = plan_ids_[i];
     sample.position = plan_positions_[i];
     sample.label = manifest_->Label(sample.id);
     sample.first_range = static_cast<uint32_t>(plan_ranges_.size());
-    sample.range_count = static_cast<uint32_t>(manifest_->RangeCount(sample.id));
+    manifest_->AppendRanges(sample.id, plan_ranges_);
+    sample.range_count = static_cast<uint32_t>(plan_ranges_.size()) - sample.first_range;
     uint64_t stored = 0;
-    for (int r = 0; r < static_cast<int>(sample.range_count); ++r) {
-      plan_ranges_.push_back(manifest_->RangeAt(sample.id, r));
-      stored += plan_ranges_.back().stored_bytes;
-    }
+    for (size_t r = sample.first_range; r < plan_ranges_.size(); ++r) stored += plan_ranges_[r].stored_bytes;
     sample.whole_object = one_range && !packed_;
     if (plan_options_.sort_by_place) {
       sample.place =
           options_.disk_blocks ? static_cast<uint64_t>(plan_places_[i]) : manifest_->place_hint(plan_ranges_[sample.first_range].object);
     }
     sample.delivered_bytes = plan_options_.scratch ? codec_->DeliveredBound(stored, manifest_->DeliveredBytes(sample.id)) : stored;
-    plan_samples_.push_back(sample);
   }
   for (const Decision& decision : decisions) plan_samples_[decision.index].skip = decision.skip;
   if (absl::Status status = PlanBatch(plan_samples_, plan_ranges_, plan_options_, attempt.plan()); !status.ok()) return status;
@@ -106,7 +103,7 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
   }
   if (attempt == nullptr) {
     const TraceRange range(TraceStage::kPlan);
-    attempt = std::make_shared<Attempt>(arena_, epoch, step);
+    attempt = std::make_shared<Attempt>(arena_, spare_plans_, epoch, step);
     status = PlanAttempt(order, steps, epoch, step, decisions, *attempt);
     if (!attempt->plan().direct) buffered_samples_ += static_cast<int64_t>(attempt->plan().ids.size());
   }

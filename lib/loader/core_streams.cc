@@ -170,7 +170,8 @@ void LoaderCore::BatchRead(Slot& slot) {
     const absl::Status status = device_path_->CopyColumns(slot.attempt->device, slot.attempt->plan());
     if (!status.ok()) DeviceFailed(status);
   }
-  ready_.notify_all();
+  // The consumer waits for the oldest batch only.
+  if (&slot == ahead_.front().get()) ready_.notify_all();
 }
 
 // Whether looking at the device may bring something: a copy that has ended, or memory of a batch that the consumer gave back, where it is

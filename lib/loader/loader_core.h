@@ -231,6 +231,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   PlanOptions plan_options_;
   bool direct_ = false;      // at Open; each plan says how its own reads are
   std::shared_ptr<Arena> arena_;
+  const std::shared_ptr<SparePlans> spare_plans_ = std::make_shared<SparePlans>();
   int32_t reserve_granules_ = 0;
   std::shared_ptr<Device> device_;           // null: host path
   std::unique_ptr<DevicePath> device_path_;  // likewise

@@ -363,25 +363,28 @@ Range Manifest::PackedRangeAt(int64_t id, int i) const {
 }
 
 // In which object a record lies: shards are mostly alike, so a guess by the share of all samples mostly hits; else the runs are searched.
-Range Manifest::RecordAt(int64_t id) const {
+void Manifest::RecordAt(int64_t id, Range& range) const {
   const layout::RecordRun* const runs = impl_->runs;
   const auto sample = static_cast<uint64_t>(id);
   const auto objects = static_cast<uint64_t>(object_count_);
-  uint64_t object = std::min(
-      objects - 1, static_cast<uint64_t>(static_cast<double>(id) / static_cast<double>(sample_count_) * static_cast<double>(objects)));
+  uint64_t object = 0;
+  if (objects > 1) {
+    object = std::min(objects - 1,
+                      static_cast<uint64_t>(static_cast<double>(id) / static_cast<double>(sample_count_) * static_cast<double>(objects)));
+  }
   if (runs[object].first_sample > sample || (object + 1 < objects && runs[object + 1].first_sample <= sample)) {
     const auto* const after = std::upper_bound(runs, runs + objects, sample,
                                                [](uint64_t value, const layout::RecordRun& run) { return value < run.first_sample; });
     object = after == runs ? 0 : static_cast<uint64_t>(after - runs) - 1;
   }
-  Range range;
   range.object = static_cast<uint32_t>(object);
   range.stored_bytes = range.delivered_bytes = record_bytes_;
   // Damaged runs give a wrong place, never one that wraps.
   const uint64_t index = sample - std::min(sample, runs[object].first_sample);
   const uint64_t begin = std::min(layout::kRangeBytesMax, runs[object].offset_bytes);
-  range.offset_bytes = index > (layout::kRangeBytesMax - begin) / record_bytes_ ? layout::kRangeBytesMax : begin + index * record_bytes_;
-  return range;
+  uint64_t before = 0;
+  const bool wraps = __builtin_mul_overflow(index, record_bytes_, &before);
+  range.offset_bytes = wraps || before > layout::kRangeBytesMax - begin ? layout::kRangeBytesMax : begin + before;
 }
 
 uint64_t Manifest::SumOfRanges(int64_t id, bool delivered) const {

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -23,14 +25,37 @@ struct SampleFailure {
   bool hung = false;   // the kernel may still write to its place
 };
 
+// Plans that batches are done with: their vectors have grown. Any thread.
+class SparePlans {
+ public:
+  BatchPlan Take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (plans_.empty()) return BatchPlan();
+    BatchPlan plan = std::move(plans_.back());
+    plans_.pop_back();
+    return plan;
+  }
+  void Give(BatchPlan plan) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (plans_.size() < kMax) plans_.push_back(std::move(plan));
+  }
+
+ private:
+  static constexpr size_t kMax = 4;  // one goes as one comes
+  std::mutex mutex_;
+  std::vector<BatchPlan> plans_;
+};
+
 // Shared by the loader and by every stream that works on a piece of it. Its memory goes back to the arena with the last reference, that is
 // when the kernel has let go of the last byte; the reference of a stream stays until each of its requests was reaped.
 class Attempt {
  public:
-  Attempt(std::shared_ptr<Arena> arena, int64_t epoch, int64_t step) : arena_(std::move(arena)), epoch_(epoch), step_(step) {}
+  Attempt(std::shared_ptr<Arena> arena, std::shared_ptr<SparePlans> spare_plans, int64_t epoch, int64_t step)
+      : arena_(std::move(arena)), spare_plans_(std::move(spare_plans)), epoch_(epoch), step_(step), plan_(spare_plans_->Take()) {}
   Attempt(const Attempt&) = delete;
   Attempt& operator=(const Attempt&) = delete;
   ~Attempt() {
+    spare_plans_->Give(std::move(plan_));
     if (!run_.valid()) return;
     if (quarantined_.load(std::memory_order_acquire)) {
       arena_->Reclaim(run_);
@@ -67,6 +92,7 @@ class Attempt {
 
  private:
   const std::shared_ptr<Arena> arena_;
+  const std::shared_ptr<SparePlans> spare_plans_;
   const int64_t epoch_;
   const int64_t step_;
   BatchPlan plan_;
