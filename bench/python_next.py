@@ -32,12 +32,13 @@ def pause(hot):
 def python_round(root, steps, hot):
     """Nanoseconds per step of each part."""
     now = time.perf_counter_ns
-    parts = {"next": [], "labels": [], "batch[0]": [], "ids, lengths, offsets, valid": [], "from_dlpack": [], "release": []}
+    parts = {"nothing": [], "next": [], "labels": [], "batch[0]": [], "ids, lengths, offsets, valid": [], "from_dlpack": [], "release": []}
     with penstock.Loader(root, batch_size=32, memory_bytes="256 MiB", rank=0, world_size=1) as loader:
         batches = iter(loader)
         step = 0
         while step < steps:
             pause(hot)
+            before = now()
             start = now()
             try:
                 batch = next(batches)
@@ -46,6 +47,7 @@ def python_round(root, steps, hot):
                 next(batches)
                 continue
             taken = now()
+            parts["nothing"].append(start - before)
             parts["next"].append(taken - start)
             batch.labels
             labels = now()
