@@ -24,7 +24,6 @@ constexpr int kIoWorkers = 16;
 constexpr int64_t kLookNs = 90 * kNsPerMs;             // less than the streams' own turn
 constexpr int64_t kPatienceNs = 2 * kNsPerSecond;      // for a read, on the mean; a loader ends within 5 s
 constexpr int64_t kPatiencesPerDeadline = 8;           // and none comes near its deadline
-constexpr int64_t kDescriptorsLeft = 512;              // to the rest of the program
 constexpr int32_t kPrefetchMost = 1024;
 
 }  // namespace
@@ -107,7 +106,7 @@ void LoaderCore::BeginTuning(int64_t ring_capacity) {
     ::getrlimit(RLIMIT_NOFILE, &limit);
     const int64_t kept = ring_options_.open_files == nullptr ? 0 : ring_options_.open_files->files_max();
     const auto soft = static_cast<int64_t>(std::min<rlim_t>(limit.rlim_cur, 1 << 30));
-    most = std::min(most, std::max<int64_t>(soft - kept - kDescriptorsLeft, soft / 4));
+    most = std::min(most, std::max<int64_t>(soft - kept - kDescriptorReserve, soft / 4));
   }
   depth_most_ = std::max(depth_first_, static_cast<int32_t>(most / setup_.streams) * setup_.streams);
   if (depth_most_ == depth_first_) {

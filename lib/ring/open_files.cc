@@ -21,7 +21,6 @@ namespace {
 // Descriptors below this are left to the program: select(2) knows no others (FD_SETSIZE).
 constexpr int kLowDescriptors = 1024;
 constexpr int64_t kFilesMost = (1 << 20) - 2;  // what a word has bits for
-constexpr int64_t kReserveLeast = 512;
 constexpr int64_t kReserveShare = 32;
 constexpr int64_t kShedLeast = 16;
 constexpr int64_t kShedShare = 16;
@@ -180,12 +179,12 @@ OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted, int64_t beside)
   const auto soft = static_cast<int64_t>(std::min<rlim_t>(limit.rlim_cur, 2 * kFilesMost));
   const auto hard = static_cast<int64_t>(std::min<rlim_t>(limit.rlim_max, 2 * kFilesMost));
   const auto room = [&](int64_t descriptors) {
-    return std::max<int64_t>(0, descriptors - used - beside - std::max(kReserveLeast, descriptors / kReserveShare));
+    return std::max<int64_t>(0, descriptors - used - beside - std::max(kDescriptorReserve, descriptors / kReserveShare));
   };
   int64_t have = soft;
   std::string raised;
   if (room(soft) < most && hard > soft) {
-    const int64_t need = most + used + beside + kReserveLeast;
+    const int64_t need = most + used + beside + kDescriptorReserve;
     const int64_t raise_to = std::min(hard, need + need / (kReserveShare - 1) + 1);
     rlimit more = limit;
     more.rlim_cur = static_cast<rlim_t>(raise_to);

@@ -73,15 +73,18 @@ class OpenFiles {
   std::atomic<size_t> shed_cursor_{0};
 };
 
+// Descriptors that are left to the rest of the program, at least.
+inline constexpr int64_t kDescriptorReserve = 512;
+
 // How many files may be kept open, and why.
 struct OpenFilesLimit {
   int64_t files_max = 0;
   std::string why;
 };
 
-// What RLIMIT_NOFILE allows beside what is open already and a reserve for the rest of the program (512, or 1/32 of the limit). The soft
-// limit is raised towards the hard one as far as `wanted` files need it. `files_max` is at most `wanted`, and at most `asked` where that is
-// not -1. `beside`: descriptors that reads of other files need at the same time.
+// What RLIMIT_NOFILE allows beside what is open already and a reserve for the rest of the program (kDescriptorReserve, or 1/32 of the
+// limit). The soft limit is raised towards the hard one as far as `wanted` files need it. `files_max` is at most `wanted`, and at most
+// `asked` where that is not -1. `beside`: descriptors that reads of other files need at the same time.
 OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted, int64_t beside = 0);
 
 }  // namespace penstock
