@@ -215,20 +215,12 @@ class PENSTOCK_EXPORT Manifest {
   /// Range `i` of a sample, 0 <= i < RangeCount(id).
   Range RangeAt(int64_t id, int i) const {
     Range range;
-    if (record_bytes_ != 0) {
-      RecordAt(id, range);
-      return range;
-    }
-    if (ranges_ == nullptr && range_delivered_ == nullptr && joined_ == nullptr) {
-      const uint64_t bytes = std::min(object_bytes_[id], max_stored_bytes_);
-      return Range{static_cast<uint32_t>(id), 0, bytes, bytes, 0};
-    }
-    return PackedRangeAt(id, i);
+    FillRange(id, i, range);
+    return range;
   }
   /// Appends all ranges of a sample.
   void AppendRanges(int64_t id, std::vector<Range>& ranges) const {
-    if (record_bytes_ != 0) return RecordAt(id, ranges.emplace_back());
-    for (int i = 0, count = RangeCount(id); i < count; ++i) ranges.push_back(RangeAt(id, i));
+    for (int i = 0, count = RangeCount(id); i < count; ++i) FillRange(id, i, ranges.emplace_back());
   }
 
   /// Whether every range has one.
@@ -320,6 +312,17 @@ class PENSTOCK_EXPORT Manifest {
   uint64_t SumOfRanges(int64_t id, bool delivered) const;
   Range PackedRangeAt(int64_t id, int i) const;
   void RecordAt(int64_t id, Range& range) const;
+  // `range` is as it was made. Written where it stays, for each sample of a run: a copy of what was just written costs more than writing
+  // it.
+  void FillRange(int64_t id, int i, Range& range) const {
+    if (record_bytes_ != 0) return RecordAt(id, range);
+    if (ranges_ != nullptr || range_delivered_ != nullptr || joined_ != nullptr) {
+      range = PackedRangeAt(id, i);
+      return;
+    }
+    range.object = static_cast<uint32_t>(id);
+    range.stored_bytes = range.delivered_bytes = std::min(object_bytes_[id], max_stored_bytes_);
+  }
 
   // Copies of what the inline functions need; the columns lie in the mapping that impl_ owns.
   int64_t sample_count_ = 0;

@@ -71,11 +71,12 @@ struct Order::Impl {
     int64_t offset = 0;          // in the window
   };
   Place PlaceOf(int64_t epoch, int64_t chunk, int64_t index) const;
-  // Sequence position -> id and back.
+  // The block that was used last: in tiny windows the next sample is of the same one.
   struct LastBlock {
     int64_t place = -1;
     int64_t first_id = 0;
   };
+  // Sequence position -> id and back.
   int64_t IdOfSequence(const EpochSchedule& schedule, int64_t sequence, LastBlock& last) const;
   int64_t SequenceOfId(const EpochSchedule& schedule, int64_t id) const;
 

@@ -77,7 +77,7 @@ struct StoredPlace {
   uint64_t bytes = 0;
 };
 
-// Vectors are kept from batch to batch, so that planning does not allocate once they have grown.
+// Vectors are kept from batch to batch, so that planning does not allocate once they have grown, but for what a sort needs.
 struct BatchPlan {
   std::vector<int64_t> ids, positions, offsets, lengths;
   std::vector<int32_t> labels;

