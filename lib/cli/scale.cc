@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "cli/commands.h"
 #include "penstock/loader.h"
+#include "penstock/loader_order.h"
 
 namespace penstock::cli {
 namespace {
@@ -119,20 +120,20 @@ absl::Status PrintManifest(const Manifest* manifest, int64_t samples) {
 }
 
 // From the text of a state to the ids of the first batch.
-double RestoreMicros(const StepPlan& steps, const OrderOptions& options, const std::string& text) {
+double RestoreMicros(const StepPlan& steps, LoaderOptions options, const std::string& text) {
   std::vector<double> micros;
   std::vector<int64_t> positions, ids;
+  options.state = text;
   for (int i = 0; i < kRestores; ++i) {
     const Clock::time_point begin = Clock::now();
-    const absl::StatusOr<State> state = State::FromJson(text);
-    const absl::StatusOr<Order> order = Order::Create(steps.sample_count, options);
-    if (!state.ok() || !order.ok() || !state->Matches(state->fingerprint, *order).ok()) return -1;
+    const absl::StatusOr<LoaderOrder> from = OrderOfLoader(options, nullptr, steps.sample_count);
+    if (!from.ok()) return -1;
     StepPlan rest = steps;
-    rest.origin = state->position;
+    rest.origin = from->position;
     if (rest.steps() > 0) {
       rest.Positions(0, 0, positions);
       ids.resize(positions.size());
-      order->IdsOfPlan(state->epoch, positions, absl::MakeSpan(ids));
+      from->order.IdsOfPlan(from->epoch, positions, absl::MakeSpan(ids));
     }
     micros.push_back(MicrosSince(begin));
   }
@@ -192,7 +193,7 @@ absl::StatusOr<Opened> OpenLoader(const StepPlan& steps, State state) {
 
 }  // namespace
 
-int RunScale(const ScaleArguments& arguments, const Manifest* manifest, const Order& order, const OrderOptions& options,
+int RunScale(const ScaleArguments& arguments, const Manifest* manifest, const Order& order, const LoaderOptions& options,
              const StepPlan& steps) {
   absl::StatusOr<Sizes> sizes = ParseSizes(arguments.sizes);
   if (!sizes.ok()) return Fail(sizes.status());
@@ -216,7 +217,7 @@ int RunScale(const ScaleArguments& arguments, const Manifest* manifest, const Or
       order.IdsOfPlan(0, positions, absl::MakeSpan(ids));
       plan_micros.push_back(MicrosSince(begin));
       double bytes = 0;
-      for (const int64_t id : ids) bytes += (*sizes)(id);
+      for (const int64_t id : ids) bytes += (*sizes)(options.disk_blocks ? manifest->IdAtPlace(id) : id);
       rank_bytes[rank] += bytes;
       most = std::max(most, bytes);
       sum += bytes;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "penstock/manifest.h"
+#include "penstock/options.h"
 #include "penstock/order.h"
 
 namespace penstock::cli {
@@ -18,7 +19,7 @@ struct ScaleArguments {
 };
 
 // Plans steps of all ranks and prints memory, times and the balance of bytes between ranks. `manifest` may be null. The exit status.
-int RunScale(const ScaleArguments& arguments, const Manifest* manifest, const Order& order, const OrderOptions& options,
+int RunScale(const ScaleArguments& arguments, const Manifest* manifest, const Order& order, const LoaderOptions& options,
              const StepPlan& steps);
 
 }  // namespace penstock::cli

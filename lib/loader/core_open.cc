@@ -7,7 +7,6 @@
 #include <limits>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -20,17 +19,14 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "loader/gap.h"
-#include "penstock/mixture.h"
+#include "loader/mixture_option.h"
+#include "penstock/loader_order.h"
 
 namespace penstock {
 namespace {
 
 constexpr int32_t kDepthPerStream = 64;  // reads in flight; facts: 64-256 keep an NVMe drive busy
-constexpr int32_t kDepthMax = 256;  // nr_requests of most block devices
-// b and w of shuffle=disk-blocks where none were given. Neighbours merge only while they are asked for together: in a window of many blocks
-// they lie in different batches.
-constexpr int64_t kDiskBlock = 64;
-constexpr int64_t kDiskWindow = kDiskBlock;
+constexpr int32_t kDepthMax = 256;       // nr_requests of most block devices
 
 }  // namespace
 
@@ -48,10 +44,8 @@ absl::Status LoaderCore::ResolveOptions() {
     return absl::InvalidArgumentError(
         "option mixture names the data sets, each with its root and perhaps its manifest_path: leave the options root and manifest_path "
         "empty");
-  } else if (!options_.ids.empty() || options_.disk_blocks) {
-    return absl::InvalidArgumentError(
-        "option mixture has an order of its own: it goes neither with a list of ids nor with shuffle=disk-blocks");
   }
+  if (absl::Status status = CheckMixtureIsTheOrder(options_); !status.ok()) return status;
   if (!IsAligned(static_cast<uint64_t>(options_.piece_bytes), 4096)) {
     return absl::InvalidArgumentError(absl::StrCat("option piece_bytes = ", options_.piece_bytes, " is not a multiple of 4096"));
   }
@@ -78,81 +72,12 @@ absl::Status LoaderCore::ResolveDevice() {
 
 absl::Status LoaderCore::ResolveOrder() {
   fingerprint_ = manifest_->fingerprint();
-  std::optional<State> state;
-  if (!options_.state.empty()) {
-    absl::StatusOr<State> parsed = State::FromJson(options_.state);
-    if (!parsed.ok()) return parsed.status();
-    state = *std::move(parsed);
-    // The order is the state's: going on means the same order, whatever this program's defaults are.
-    options_.seed = state->seed;
-    options_.shuffle = state->shuffle;
-    options_.disk_blocks = state->disk_blocks;
-    options_.block_samples = state->block_samples;
-    options_.window_samples = state->window_samples;
-    options_.virtual_streams = state->virtual_streams;
-    options_.tail = state->tail;
-    first_epoch_ = state->epoch;
-    origin_ = state->position;
-  }
-  if (options_.disk_blocks && options_.mixture.empty()) {
-    if (!options_.ids.empty() || !options_.shuffle) {
-      return absl::InvalidArgumentError("shuffle=disk-blocks goes neither with a list of ids nor without a shuffle; leave one of them out");
-    }
-    if (!manifest_->has_place_order()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("shuffle=disk-blocks: the manifest ", EscapeName(manifest_->path()),
-                       " has no order of place. Save it once (penstock index --place inode), and give every rank the same manifest"));
-    }
-    if (options_.block_samples == 1) {
-      options_.block_samples = kDiskBlock;
-      options_.window_samples = std::max(options_.window_samples / kDiskBlock * kDiskBlock, kDiskWindow);
-    }
-    if (manifest_->has_labels()) mixing_.emplace(*manifest_);
-  }
-  absl::StatusOr<Order> order = absl::UnknownError("");
-  OrderOptions order_options;
-  order_options.block_samples = options_.block_samples;
-  order_options.window_samples = options_.window_samples;
-  order_options.virtual_streams = options_.virtual_streams;
-  order_options.seed = options_.seed;
-  order_options.shuffle = options_.shuffle;
-  if (!options_.mixture.empty()) {
-    std::vector<int64_t> counts;
-    std::vector<double> weights;
-    for (int64_t d = 0; d < manifest_->member_count(); ++d) {
-      counts.push_back(manifest_->member(d).sample_count());
-      weights.push_back(options_.mixture[static_cast<size_t>(d)].weight);
-    }
-    absl::StatusOr<Mixture> mixture = absl::UnknownError("");
-    if (state.has_value() && !state->mixture.empty()) {
-      // Weights, period and epoch are the state's as well: SetWeights() may have changed them.
-      mixture = Mixture::FromText(state->mixture, counts, order_options);
-    } else {
-      mixture = Mixture::Create(
-          counts, weights,
-          {order_options, options_.mixture_period, options_.epoch_samples > 0 ? options_.epoch_samples : manifest_->sample_count()});
-    }
-    if (!mixture.ok()) return mixture.status();
-    order = Order::FromMixture(*mixture);
-  } else if (!options_.ids.empty()) {
-    order = Order::FromIds(options_.ids, manifest_->sample_count());
-  } else {
-    order = Order::Create(manifest_->sample_count(), order_options);
-  }
+  absl::StatusOr<LoaderOrder> order = OrderOfLoader(options_, manifest_.get());
   if (!order.ok()) return order.status();
-  order_.emplace(*std::move(order));
-  if (state.has_value()) {
-    if (absl::Status status = state->Matches(fingerprint_, *order_); !status.ok()) return status;
-  }
-  if (origin_ >= order_->size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the state's position ", origin_, " is beyond the ", order_->size(), " samples of an epoch"));
-  }
-  if (order_->mixture() != nullptr && !order_->mixture()->Covers(first_epoch_, origin_)) {
-    return absl::InvalidArgumentError(absl::StrCat("the state stands at position ", origin_, " of epoch ", first_epoch_,
-                                                   ", which is not behind the change of weights that it tells of"));
-  }
-  epoch_ = plan_epoch_ = first_epoch_;
+  if (options_.disk_blocks && options_.mixture.empty() && manifest_->has_labels()) mixing_.emplace(*manifest_);
+  order_.emplace(std::move(order->order));
+  epoch_ = plan_epoch_ = first_epoch_ = order->epoch;
+  origin_ = order->position;
   return absl::OkStatus();
 }
 

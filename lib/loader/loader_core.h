@@ -268,7 +268,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   mutable std::mutex mutex_;
   std::condition_variable work_;   // streams: something may be claimed
   int64_t work_version_ = 0;       // counts what may have made a Claim succeed, so that no wake-up is lost
-  std::condition_variable ready_;  // the consumer: a batch is ready, or failed
+  std::condition_variable
+      ready_;  // the consumer: the oldest batch is ready, or one failed; Open and Shutdown: a stream has begun, or ended
   std::condition_variable rings_;  // streams that are being started: all have their ring, or are to make another
   bool rings_agreed_ = false;
   int64_t ring_round_ = 0;

@@ -61,4 +61,10 @@ std::string FormatMixture(absl::Span<const MixtureMember> members) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+absl::Status CheckMixtureIsTheOrder(const LoaderOptions& options) {
+  if (options.mixture.empty() || (options.ids.empty() && !options.disk_blocks)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "option mixture has an order of its own: it goes neither with a list of ids nor with shuffle=disk-blocks");
+}
+
 }  // namespace penstock

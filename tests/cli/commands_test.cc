@@ -176,6 +176,34 @@ TEST_CASE("plan prints the ids that a loader delivers, also for a state and anot
   compare(options, {"--state", state}, 3);
 }
 
+TEST_CASE("plan of disk-blocks prints the ids that a loader delivers, where no block is given too", "[cli]") {
+  DataSet data(300);
+  IndexOptions index;
+  index.place = PlaceOrder::kInode;
+  REQUIRE_OK(Manifest::Build(data.root(), index));
+  LoaderOptions options = data.Options(10);
+  options.seed = 5;
+  REQUIRE_OK(SetOption(options, "shuffle", "disk-blocks"));
+  auto loader = MustOpen(options);
+  const auto compare = [&](int64_t step, std::vector<std::string> arguments) {
+    const absl::StatusOr<Batch> batch = loader->Next();
+    REQUIRE_OK(batch);
+    std::string ids;
+    for (const int64_t id : batch->ids()) ids += std::to_string(id) + "\n";
+    arguments.insert(arguments.begin(), {"plan", data.root(), "--batch", "10", "--step", std::to_string(step)});
+    const Outcome outcome = Penstock(arguments);
+    INFO(outcome.err);
+    CHECK(outcome.out == ids);
+  };
+  compare(0, {"--disk-blocks", "--seed", "5"});
+  compare(1, {"--disk-blocks", "--seed", "5"});
+  compare(0, {"--state", loader->state()});
+  CHECK(Penstock({"plan", data.root(), "--disk-blocks", "--no-shuffle"}).status == 2);
+  const Outcome unknown = Penstock({"plan", "--samples", "100", "--disk-blocks"});
+  CHECK(unknown.status != 0);
+  CHECK(Has(unknown.err, "penstock index --place inode"));
+}
+
 TEST_CASE("bench and plan of a mixture", "[cli]") {
   DataSet a(40, -100);
   DataSet b(30, -60);
@@ -207,6 +235,7 @@ TEST_CASE("bench and plan of a mixture", "[cli]") {
   for (int64_t step = 0; step < 2; ++step) compare(step, {"--state", state});
   CHECK(Penstock({"plan", a.root(), "--mixture", mixture}).status == 2);
   CHECK(Penstock({"plan", "--mixture", "[]"}).status == 2);
+  CHECK(Penstock({"plan", "--mixture", mixture, "--epoch-samples", "35", "--epoch", "3000000000000000", "--step", "0"}).status == 2);
   CHECK(Penstock({"plan", "--mixture", "x"}).status == 2);
 
   const Outcome outcome = Penstock({"bench", "--set", "mixture=" + mixture, "--batch", "7", "--json"});
