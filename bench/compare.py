@@ -29,6 +29,7 @@ import time
 FIELDS = ("samples_per_s", "mb_per_s", "cpu_s_per_gb")
 # Where an arm has them: the waits for a batch; seconds to the first one from the loader's construction and from the start of its process.
 OPTIONAL_FIELDS = ("next_p50_us", "next_p99_us", "first_batch_s", "first_batch_process_s")
+DISK_FIELDS = ("disk_reads", "disk_merges", "disk_read_mb")  # of each run, with --disk
 MEMORY_PERIOD_S = 0.05
 
 
@@ -45,6 +46,9 @@ def parse_arguments():
                         help="the reference of the ratios: 'first', 'fastest', or names, of which the fastest is taken (%(default)s)")
     parser.add_argument("--memory", action="store_true",
                         help="run each once more, before the rounds, only to sample its memory (its figures are not counted)")
+    parser.add_argument("--disk", metavar="DIR",
+                        help="show what the drive below DIR did in a run: reads, and requests that were merged into one before (Linux's "
+                             "/sys/dev/block/*/stat; all processes of the machine count)")
     parser.add_argument("--limit", default="", metavar="NAMES",
                         help="arms that only show what the machine gives: the share of the fastest of them becomes a column")
     parser.add_argument("--absent", action="append", default=[], metavar="NAME=REASON",
@@ -101,7 +105,20 @@ def parse_arguments():
             parser.error(f"--touch {text!r}: wanted NAME=DIR with a command's name, and no --cold")
         touched[name] = folder
     arguments.touch = touched
+    if arguments.disk:
+        try:
+            disk_counters(arguments.disk)
+        except OSError as error:
+            parser.error(f"--disk {arguments.disk}: no drive is known below it ({error})")
     return arguments
+
+
+def disk_counters(folder):
+    """Reads that the drive below `folder` has done, requests merged into others before it saw them, and MB read, since it is there."""
+    device = os.stat(folder).st_dev
+    with open(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat") as file:
+        reads, merges, sectors = map(int, file.read().split()[:3])
+    return dict(zip(DISK_FIELDS, (reads, merges, sectors * 512 / 1e6)))
 
 
 def drop_caches(what):
@@ -205,7 +222,7 @@ def summarise(runs, reference_names, seed, limit_names=(), memory=None):
     rows = []
     for name, results in runs.items():
         row = {"name": name, **medians[name]}
-        for field in OPTIONAL_FIELDS:
+        for field in OPTIONAL_FIELDS + DISK_FIELDS:
             if all(isinstance(run.get(field), (int, float)) for run in results):
                 row[field] = statistics.median(run[field] for run in results)
         for field in ("peak_memory_bytes", "peak_mapped_bytes"):
@@ -247,6 +264,9 @@ def markdown(title, conditions, reference, rows, commands, absent=None):
                ("p99 us", "next_p99_us", lambda row: f"{row['next_p99_us']:,.1f}"),
                ("first batch s", "first_batch_s", lambda row: f"{row['first_batch_s']:.3f}"),
                ("from process start s", "first_batch_process_s", lambda row: f"{row['first_batch_process_s']:.2f}"),
+               ("disk reads", "disk_reads", lambda row: f"{row['disk_reads']:,.0f}"),
+               ("merged before", "disk_merges", lambda row: f"{row['disk_merges']:,.0f}"),
+               ("disk MB", "disk_read_mb", lambda row: f"{row['disk_read_mb']:,.0f}"),
                ("peak MB (+ mapped files)", "peak_memory_bytes", megabytes),
                ("shuffle reach", "shuffle_reach", lambda row: f"{row['shuffle_reach']:.2f}"),
                (f"speed / {reference}", "speed_ratio", lambda row: ratio(row, "speed")),
@@ -317,8 +337,11 @@ def main():
             drop_caches(arguments.drop)
         if name in arguments.touch:
             read_all(arguments.touch[name])
+        before = disk_counters(arguments.disk) if arguments.disk else {}
         try:
-            return run_once(name, arguments.arms[name], arguments.timeout, **how)
+            result = run_once(name, arguments.arms[name], arguments.timeout, **how)
+            after = disk_counters(arguments.disk) if arguments.disk else {}
+            return result | {field: after[field] - before[field] for field in before}
         except ArmFailed as error:
             if not arguments.leave_out:
                 sys.exit(f"{name}: {error}")

@@ -4,9 +4,10 @@
     bench/peers/run.py /data/files4k /data/files100k --build build/release
 
 Each data set is a folder with DIR.list beside it (bench/make_files writes both). Every arm reads one shuffled epoch of raw bytes in
-batches of 256 into host memory: penstock at cpu_share=1 and at its default share, the hand-written baselines, every peer that installs,
-and the machine's own limit, interleaved by bench/compare.py. Warm: two epochs, the second is reported. Cold: the page cache is emptied
-before each run (root), and the only epoch is reported, the loader's start included. Results: bench/results/peers_SET_{warm,cold}.*.
+batches of 256 into host memory: penstock at cpu_share=1 and at its default share, and where all samples have one size also from one file
+of records; the hand-written baselines; every peer that installs; and the machine's own limit, interleaved by bench/compare.py. Warm: two
+epochs, the second is reported. Cold: the page cache is emptied before each run (root), and the only epoch is reported, the loader's start
+included. Results: bench/results/peers_SET_{warm,cold}.*.
 
 A peer that cannot be installed or fails is an empty row with its reason. Environments (about 10 GB) are made once, under --environments.
 """
@@ -24,16 +25,18 @@ BENCH = os.path.dirname(HERE)
 
 # Peer -> its environment and, by kind of data set and state of the page cache, its best settings found (README.md: what was swept).
 PEERS = {
-    "pytorch_files": ("torch", {"cold": "--workers 12"}),
+    "pytorch_files": ("torch", {("small", "warm"): "--workers 4", "cold": "--workers 12"}),
     "dali_files": ("dali", {"all": "--threads 4 --queue 4"}),
     "dali_tar": ("dali", {}),
-    "spdl_files": ("spdl", {"warm": "--threads 3", "cold": "--threads 6"}),
+    "spdl_files": ("spdl", {("small", "warm"): "--threads 1", ("small", "cold"): "--threads 4",
+                            "warm": "--threads 3", "cold": "--threads 6"}),
     "webdataset_tar": ("torch", {}),
     "streaming_mds": ("torch", {}),
     "litdata_chunks": ("torch", {}),
-    "tfdata_files": ("tf", {"warm": "--parallel 4", "cold": "--parallel 16 --threads 16"}),
+    "tfdata_files": ("tf", {"warm": "--parallel 4", ("small", "cold"): "--parallel 8 --threads 8",
+                            "cold": "--parallel 16 --threads 16"}),
     "tfdata_tfrecord": ("tf", {"warm": "--cycle 2", "cold": "--cycle 8"}),
-    "grain_files": ("grain", {"warm": "--threads 4", "cold": "--threads 6"}),
+    "grain_files": ("grain", {("small", "warm"): "--threads 3", "warm": "--threads 4", "cold": "--threads 6"}),
     "grain_arrayrecord": ("grain", {"warm": "--threads 1", "cold": "--threads 4"}),
     "ffcv_beton": ("ffcv", {}),
 }
@@ -95,6 +98,26 @@ def read_list(root):
     return common.read_list(root)
 
 
+def records_of(root):
+    """Where penstock's packed form of a data set lies: all samples one after the other in one file, if they have one size. Else None."""
+    return root + ".records" if len({size for _, size in read_list(root)}) == 1 else None
+
+
+def make_records(root, penstock):
+    folder, samples = records_of(root), read_list(root)
+    if folder is None or os.path.exists(folder) or not os.path.exists(penstock):
+        return
+    temporary = folder + ".new"
+    os.makedirs(temporary, exist_ok=True)
+    with open(os.path.join(temporary, "records.raw"), "wb") as records:
+        for path, _ in samples:
+            with open(os.path.join(root, path), "rb") as sample:
+                records.write(sample.read())
+    os.rename(temporary, folder)
+    subprocess.run([penstock, "index", folder, "--format", "raw", "--record-bytes", str(samples[0][1])], check=True,
+                   stdout=subprocess.DEVNULL)
+
+
 def prepare(root, names, environments, absent):
     """The proof and the packed forms of a data set, two at a time. A peer whose conversion fails becomes absent."""
     subprocess.run([sys.executable, os.path.join(HERE, "common.py"), root], check=True)
@@ -127,6 +150,10 @@ def arms_of(root, arguments, names, cold):
         common = [penstock, "bench", root, "--json", "--epochs", epochs]
         arms["penstock"] = common + ["--set", "cpu_share=1"]
         arms["penstock default share"] = common
+        if (records := records_of(root)) is not None and os.path.exists(records):
+            packed = [penstock, "bench", records, "--json", "--epochs", epochs, "--set", "cpu_share=1"]
+            arms["penstock records"] = packed
+            arms["penstock records, blocks of 64"] = packed + ["--set", "block_samples=64", "--set", "window_samples=64"]
     threads, ring = (os.path.join(arguments.build, "bench", name) for name in ("baseline_threads", "baseline_ring"))
     if os.path.exists(threads):
         # bench/README.md: settings to begin with.
@@ -223,6 +250,7 @@ def main():
     for root in arguments.roots:
         if arguments.only != "measure":
             prepare(root, arguments.peers, arguments.environments, absent)
+            make_records(root, os.path.join(arguments.build, "bin", "penstock"))
             subprocess.run([sys.executable, os.path.join(BENCH, "limits", "limits.py"), "prepare", os.path.dirname(root)], check=True)
     if arguments.only == "prepare":
         for name, reason in absent.items():

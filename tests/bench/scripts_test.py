@@ -129,7 +129,7 @@ class Compare(unittest.TestCase):
     def test_bad_arguments_are_refused(self):
         for words in (["a"], ["a=true", "a=true"], ["a=true", "--limit", "b"], ["a=true", "--absent", "b"], ["a=true", "--absent", "a=why"],
                       ["a=true", "--continue"], ["a=true", "--touch", "b=/x"], ["a=true", "--cold", "--touch", "a=/x"],
-                      ["a=true", "--against", "b"]):
+                      ["a=true", "--against", "b"], ["a=true", "--disk", "/proc"], ["a=true", "--disk", "/no such folder"]):
             with self.assertRaises(SystemExit, msg=words):
                 self.arguments(*words)
 
@@ -152,6 +152,14 @@ class Compare(unittest.TestCase):
         self.assertIn("first batch s", table)
         self.assertNotIn("limit", table)
         self.assertNotIn("peak", table)
+
+    def test_what_the_drive_did_is_shown(self):
+        runs = {"a": [result(1, disk_reads=5000, disk_merges=0, disk_read_mb=80.0)], "b": [result(2, disk_reads=70, disk_merges=4930)]}
+        reference, rows = compare.summarise(runs, ["a"], 1)
+        table = compare.markdown("", "c", reference, rows, {})
+        self.assertIn("| disk reads | merged before | disk MB |", table)
+        self.assertIn("| 5,000 | 0 | 80 |", table)
+        self.assertIn("| 70 | 4,930 |  |", table)
 
     def test_a_failing_arm_says_what_it_printed(self):
         with self.assertRaisesRegex(compare.ArmFailed, "exit status 3"):
@@ -204,6 +212,23 @@ class Peers(unittest.TestCase):
         finally:
             peers.PEERS["dali_tar"] = kept
         self.assertEqual(got, ["1", "2", "3"])
+
+    def test_samples_of_one_size_are_packed_for_penstock_too(self):
+        data = DataSet([b"12345678", b"abcdefgh"])
+        tool = data.root + ".tool"
+        with open(tool, "w", encoding="ascii") as file:
+            file.write(f'#!/bin/sh\necho "$@" > {tool}.called\n')
+        os.chmod(tool, 0o755)
+        peers.make_records(data.root, tool)
+        with open(os.path.join(data.root + ".records", "records.raw"), "rb") as file:
+            self.assertEqual(file.read(), b"12345678abcdefgh")
+        with open(tool + ".called", encoding="ascii") as file:
+            self.assertEqual(file.read().split(), ["index", data.root + ".records", "--format", "raw", "--record-bytes", "8"])
+
+    def test_samples_of_several_sizes_are_not(self):
+        data = DataSet([b"12345678", b"abc"])
+        peers.make_records(data.root, "/bin/true")
+        self.assertFalse(os.path.exists(data.root + ".records"))
 
 
 class Limits(unittest.TestCase):
