@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kProbePatienceNs = 10 * kNsPerSecond;  // for the store's answer to a direct read
 constexpr int64_t kSampled = 32;                         // samples looked at, whether they are in the page cache
-constexpr int64_t kMeasured = 4 * 32;                    // samples read to measure what a read costs: half of them direct
+constexpr int64_t kMeasured = 8 * 16;                    // samples read to measure what a read costs: half of them direct
 
 }  // namespace
 

@@ -14,7 +14,8 @@ namespace penstock {
 namespace {
 
 constexpr size_t kDepth = 32;
-constexpr int kEnoughReads = 16;
+constexpr int kEnoughReads = 12;
+constexpr size_t kRounds = 4;
 constexpr uint64_t kBytesMax = 256 << 10;         // of one read: longer samples are judged by their beginnings
 constexpr int64_t kPatienceNs = 50 * kNsPerMs;    // for each round of reads
 constexpr double kAllCached = 0.9;                // the rest is worth no direct reads
@@ -51,8 +52,10 @@ IoDecision DecideIo(const IoFacts& facts) {
   }
   const double share = std::max(0.0, facts.cached_share);
   const double buffered_us = share * costs.cached_us + (1 - share) * costs.buffered_us;
-  const bool direct =
-      facts.direct_now ? buffered_us >= kWorthIt * costs.direct_us : costs.direct_us < kWorthIt * buffered_us;
+  // Beside direct reads that keep the drive busy, what is measured is mostly the wait for these, which is the same for both and never the
+  // same twice. So the page cache has to be the cheaper way in each round before they end.
+  const double surely_us = share * costs.cached_us + (1 - share) * std::max(costs.buffered_us, costs.worst_ratio * costs.direct_us);
+  const bool direct = facts.direct_now ? surely_us >= kWorthIt * costs.direct_us : costs.direct_us < kWorthIt * buffered_us;
   return {direct,
           absl::StrFormat("%s, and no epoch follows that would find it there; measured: a sample costs %.0f us read direct, %.0f us "
                           "through the page cache",
@@ -70,7 +73,7 @@ IoCosts MeasureIo(const std::shared_ptr<const ObjectStore>& objects, Engine engi
     return costs;
   }
   Probe& probe = **made;
-  const size_t quarter = ranges.size() / 4;
+  const size_t group = ranges.size() / (2 * kRounds);
   // The first opens in cold folders cost more than any read, and either way as much.
   size_t opened = 0;
   probe.CostNs(static_cast<int>(ranges.size()), kEnoughReads, kPatienceNs, [&](Request& request) {
@@ -91,15 +94,19 @@ IoCosts MeasureIo(const std::shared_ptr<const ObjectStore>& objects, Engine engi
     });
     return cost_ns / 1e3;
   };
-  // Two rounds, and the cheaper one of each: whatever else the machine does can only add to it. No byte is read twice before its page is.
+  // Of the rounds the cheapest of each: whatever else the machine does can only add to it. Who comes first takes turns, since a queue that
+  // is filling or emptying would favour one of them. No byte is read twice before its page is.
   const auto less = [](double known_us, double us) { return known_us == 0 ? us : std::min(known_us, us); };
-  for (size_t round = 0; round < 2; ++round) {
-    const absl::Span<const Range> some = ranges.subspan(2 * round * quarter, quarter);
-    const absl::Span<const Range> others = ranges.subspan((2 * round + 1) * quarter, quarter);
-    const double direct_us = cost_us(some, true);
-    const double buffered_us = direct_us == 0 ? 0 : cost_us(others, false);
-    const double cached_us = buffered_us == 0 ? 0 : cost_us(others, false);
+  for (size_t round = 0; round < kRounds; ++round) {
+    const absl::Span<const Range> some = ranges.subspan(2 * round * group, group);
+    const absl::Span<const Range> others = ranges.subspan((2 * round + 1) * group, group);
+    const bool direct_first = round == 0 || round == 3;
+    double direct_us = direct_first ? cost_us(some, true) : 0;
+    const double buffered_us = cost_us(others, false);
+    if (!direct_first) direct_us = cost_us(some, true);
+    const double cached_us = direct_us == 0 || buffered_us == 0 ? 0 : cost_us(others, false);
     if (cached_us == 0) break;
+    costs.worst_ratio = std::max(costs.worst_ratio, buffered_us / direct_us);
     costs.direct_us = less(costs.direct_us, direct_us);
     costs.buffered_us = less(costs.buffered_us, buffered_us);
     costs.cached_us = less(costs.cached_us, cached_us);

@@ -19,6 +19,7 @@ struct IoCosts {
   double buffered_us = 0;  // through it, not being there
   double cached_us = 0;    // being there
   std::string why_not;     // they were not measured
+  double worst_ratio = 0;  // of buffered to direct, in the round that was the worst for it
 };
 
 // What is known when an epoch begins.
@@ -50,8 +51,8 @@ bool CostsDecide(const IoFacts& facts);
 // Below four fifths of the available memory, the page cache can hold the set beside the trainer's own growth.
 bool FitsInMemory(int64_t data_bytes, int64_t available_bytes);
 
-// Opens the files of `ranges`, reads half of them direct and the others buffered, and these again: some tens of milliseconds where the
-// store is quick. What could not be measured is 0.
+// Opens the files of `ranges`, reads half of them direct and the others buffered, and these again, in four rounds: some tens of
+// milliseconds where the store is quick. What could not be measured is 0.
 IoCosts MeasureIo(const std::shared_ptr<const ObjectStore>& objects, Engine engine, const std::shared_ptr<PreadPool>& pool,
                   const RingOptions& options, uint64_t direct_alignment, absl::Span<const Range> ranges);
 

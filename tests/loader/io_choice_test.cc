@@ -80,21 +80,30 @@ TEST_CASE("in the last epoch the cheaper way is taken, as it was measured", "[io
   IoFacts facts = Cold();
   facts.last_epoch = true;
   CHECK_FALSE(DecideIo(facts).direct);  // nothing was measured
-  facts.costs = {50, 140, 20, ""};
+  facts.costs = {50, 140, 20, "", 0};
   CHECK(DecideIo(facts).direct);
   facts.cached_share = 0.8;  // 0.8 * 20 + 0.2 * 140 = 44
   CHECK_FALSE(DecideIo(facts).direct);
   facts.cached_share = 0;
-  facts.costs = {135, 140, 20, ""};  // within the noise
+  facts.costs = {135, 140, 20, "", 0};  // within the noise
   CHECK_FALSE(DecideIo(facts).direct);
   facts.direct_now = true;  // beside direct reads that keep the drive busy both ways cost about as much
   CHECK(DecideIo(facts).direct);
-  facts.costs = {140, 135, 20, ""};
+  facts.costs = {140, 135, 20, "", 0};
   CHECK(DecideIo(facts).direct);
-  facts.costs = {140, 120, 20, ""};
+  facts.costs = {140, 120, 20, "", 0};
   CHECK_FALSE(DecideIo(facts).direct);
+  facts.costs = {140, 70, 20, "", 0.95};  // but not in each round
+  CHECK(DecideIo(facts).direct);
+  facts.costs = {140, 70, 20, "", 0.8};
+  CHECK_FALSE(DecideIo(facts).direct);
+  facts.costs = {140, 70, 20, "", 1.5};
+  facts.cached_share = 0.7;  // what is there already is cheap whatever a round said: 0.7 * 20 + 0.3 * 210 = 77
+  CHECK_FALSE(DecideIo(facts).direct);
+  facts.cached_share = 0;
   facts.direct_now = false;
-  facts.costs = {50, 140, 20, ""};
+  CHECK_FALSE(DecideIo(facts).direct);
+  facts.costs = {50, 140, 20, "", 0};
   facts.last_epoch = false;
   CHECK_FALSE(DecideIo(facts).direct);
 }
