@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from ctypes import byref, c_int64, c_uint8, c_void_p, sizeof
-from typing import TYPE_CHECKING, Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, cast
 
 from . import _capi, _dlpack
 from .errors import FailedPreconditionError, InvalidArgumentError, OutOfRangeError
@@ -450,7 +450,7 @@ class Batch:
 
     def _array(self, name: str) -> "Array":
         if numpy is None:
-            return self.column(name).buffer  # type: ignore[return-value]
+            return cast("Array", self.column(name).buffer)
         lease = self._owner()
         return _ndarray(lease, getattr(lease, name), _TYPESTRS[name], (lease.size,), None)  # type: ignore[no-any-return]
 
