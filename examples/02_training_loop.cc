@@ -5,13 +5,13 @@
 //            [--expect-accuracy=88]
 //
 // DATA is what examples/make_dataset.py wrote. The accuracy in per cent that must be reached, if given, decides the exit status.
+#include <CLI/CLI.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -282,43 +282,18 @@ int Train(const Arguments& arguments) {
   return 0;
 }
 
-[[noreturn]] void Usage() {
-  std::fprintf(stderr, "02_training_loop DATA [--loader=penstock|plain] [--epochs=N] [--batch-size=N] [--seed=N] "
-                       "[--expect-accuracy=PERCENT]\n");
-  std::exit(2);
-}
-
-Arguments Parse(int argc, char** argv) {
-  Arguments arguments;
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    const size_t equals = argument.find('=');
-    const std::string name = argument.substr(0, equals);
-    const std::string value = equals == std::string::npos ? "" : argument.substr(equals + 1);
-    if (name == "--loader" && (value == "penstock" || value == "plain")) {
-      arguments.loader = value;
-    } else if (name == "--epochs") {
-      arguments.epochs = std::atoll(value.c_str());
-    } else if (name == "--batch-size") {
-      arguments.batch_size = std::atoll(value.c_str());
-    } else if (name == "--seed") {
-      arguments.seed = std::atoll(value.c_str());
-    } else if (name == "--expect-accuracy") {
-      arguments.expect_accuracy = std::atof(value.c_str());
-    } else if (argument.rfind("--", 0) == 0 || !arguments.data.empty()) {
-      Usage();
-    } else {
-      arguments.data = argument;
-    }
-  }
-  if (arguments.data.empty() || arguments.epochs < 1 || arguments.batch_size < 1 || arguments.seed < 0) Usage();
-  return arguments;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  const Arguments arguments = Parse(argc, argv);
+  Arguments arguments;
+  CLI::App app("Trains a small convolutional network on images that penstock reads.");
+  app.add_option("data", arguments.data, "the folder that make_dataset.py made")->required();
+  app.add_option("--loader", arguments.loader)->check(CLI::IsMember({"penstock", "plain"}))->capture_default_str();
+  app.add_option("--epochs", arguments.epochs)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--batch-size", arguments.batch_size)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--seed", arguments.seed)->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--expect-accuracy", arguments.expect_accuracy, "per cent; below it the exit status is 1");
+  CLI11_PARSE(app, argc, argv);
   try {  // torch throws, penstock does not
     return Train(arguments);
   } catch (const std::exception& error) {

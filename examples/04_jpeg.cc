@@ -8,6 +8,7 @@
 //
 // A JPEG that cannot be decoded is an error of its sample: with --policy=fail the run ends with its name, with skip its image is zeros and
 // valid[i] is 0, with substitute another image takes its place. Prints images per second and CPU seconds per 1000 images.
+#include <CLI/CLI.hpp>
 #include <sys/resource.h>
 #include <turbojpeg.h>
 
@@ -16,8 +17,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,7 +35,7 @@ struct Arguments {
   int64_t size = 224;
   double cpu_share = 1;
   penstock::PixelType type = penstock::PixelType::kFloat32;
-  penstock::ErrorPolicy policy = penstock::ErrorPolicy::kFail;
+  std::string policy = "fail";
   bool json = false;
 };
 
@@ -147,7 +148,7 @@ int Run(const Arguments& arguments) {
   penstock::LoaderOptions options;
   options.root = arguments.data;
   options.batch_size = arguments.batch_size;
-  options.policy = arguments.policy;
+  if (const absl::Status status = penstock::SetOption(options, "policy", arguments.policy); !status.ok()) return Complain(status);
   options.retries = 0;
   options.tail = penstock::Tail::kPartial;
   options.layout = penstock::Layout::kDense;
@@ -203,47 +204,21 @@ int Run(const Arguments& arguments) {
   return 0;
 }
 
-[[noreturn]] void Usage() {
-  std::fprintf(stderr, "04_jpeg DATA [--epochs=N] [--batch-size=N] [--size=N] [--policy=fail|skip|substitute] "
-                       "[--type=float|bfloat16|half] [--cpu-share=X] [--json]\n");
-  std::exit(2);
-}
-
-Arguments Parse(int argc, char** argv) {
-  Arguments arguments;
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    const size_t equals = argument.find('=');
-    const std::string name = argument.substr(0, equals);
-    const std::string value = equals == std::string::npos ? "" : argument.substr(equals + 1);
-    if (name == "--epochs") {
-      arguments.epochs = std::atoll(value.c_str());
-    } else if (name == "--batch-size") {
-      arguments.batch_size = std::atoll(value.c_str());
-    } else if (name == "--size") {
-      arguments.size = std::atoll(value.c_str());
-    } else if (name == "--cpu-share") {
-      arguments.cpu_share = std::atof(value.c_str());
-    } else if (name == "--policy" && (value == "fail" || value == "skip" || value == "substitute")) {
-      arguments.policy = value == "fail"   ? penstock::ErrorPolicy::kFail
-                         : value == "skip" ? penstock::ErrorPolicy::kSkip
-                                           : penstock::ErrorPolicy::kSubstitute;
-    } else if (name == "--type" && (value == "float" || value == "bfloat16" || value == "half")) {
-      arguments.type = value == "float"      ? penstock::PixelType::kFloat32
-                       : value == "bfloat16" ? penstock::PixelType::kBfloat16
-                                             : penstock::PixelType::kFloat16;
-    } else if (argument == "--json") {
-      arguments.json = true;
-    } else if (argument.rfind("--", 0) != 0 && arguments.data.empty()) {
-      arguments.data = argument;
-    } else {
-      Usage();
-    }
-  }
-  if (arguments.data.empty() || arguments.epochs < 1 || arguments.batch_size < 1 || arguments.size < 1 || arguments.size > 4096) Usage();
-  return arguments;
-}
-
 }  // namespace
 
-int main(int argc, char** argv) { return Run(Parse(argc, argv)); }
+int main(int argc, char** argv) {
+  const std::map<std::string, penstock::PixelType> types = {
+      {"float", penstock::PixelType::kFloat32}, {"bfloat16", penstock::PixelType::kBfloat16}, {"half", penstock::PixelType::kFloat16}};
+  Arguments arguments;
+  CLI::App app("Decodes a folder of JPEGs into normalised float batches.");
+  app.add_option("data", arguments.data, "a folder of class folders")->required();
+  app.add_option("--epochs", arguments.epochs)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--batch-size", arguments.batch_size)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--size", arguments.size, "rows and columns of an image in the batch")->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--policy", arguments.policy, "fail, skip or substitute")->capture_default_str();
+  app.add_option("--type", arguments.type)->transform(CLI::CheckedTransformer(types))->option_text("float|bfloat16|half");
+  app.add_option("--cpu-share", arguments.cpu_share)->capture_default_str();
+  app.add_flag("--json", arguments.json);
+  CLI11_PARSE(app, argc, argv);
+  return Run(arguments);
+}

@@ -5,6 +5,7 @@
 // Built where a CUDA toolkit with nvJPEG is. nvJPEG takes its JPEGs from host memory, so the loader's batches stay there. Whether a JPEG is
 // whole is seen by the loader's compute threads (a codec that reads its header and looks for its end), so that a damaged one follows the
 // error policy before the GPU sees it.
+#include <CLI/CLI.hpp>
 #include <cuda_runtime_api.h>
 #include <nvjpeg.h>
 #include <turbojpeg.h>
@@ -28,7 +29,7 @@ struct Arguments {
   int64_t epochs = 2;
   int64_t batch_size = 64;
   int32_t size = 224;
-  penstock::ErrorPolicy policy = penstock::ErrorPolicy::kFail;
+  std::string policy = "fail";
 };
 
 void Cuda(int error) {
@@ -159,7 +160,7 @@ void Run(const Arguments& arguments) {
   penstock::LoaderOptions options;
   options.root = arguments.data;
   options.batch_size = arguments.batch_size;
-  options.policy = arguments.policy;
+  Check(penstock::SetOption(options, "policy", arguments.policy));
   options.retries = 0;
   options.tail = penstock::Tail::kPartial;
   options.codec.function = CheckJpeg;
@@ -188,45 +189,19 @@ void Run(const Arguments& arguments) {
               (*loader)->report().verdict.c_str());
 }
 
-[[noreturn]] void Usage() {
-  std::fprintf(stderr, "04_jpeg_gpu DATA [--epochs=N] [--batch-size=N] [--size=N] [--policy=fail|skip|substitute]\n");
-  std::exit(2);
-}
-
-Arguments Parse(int argc, char** argv) {
-  Arguments arguments;
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    const size_t equals = argument.find('=');
-    const std::string name = argument.substr(0, equals);
-    const std::string value = equals == std::string::npos ? "" : argument.substr(equals + 1);
-    if (name == "--epochs") {
-      arguments.epochs = std::atoll(value.c_str());
-    } else if (name == "--batch-size") {
-      arguments.batch_size = std::atoll(value.c_str());
-    } else if (name == "--size") {
-      arguments.size = std::atoi(value.c_str());
-    } else if (argument == "--policy=fail") {
-      arguments.policy = penstock::ErrorPolicy::kFail;
-    } else if (argument == "--policy=skip") {
-      arguments.policy = penstock::ErrorPolicy::kSkip;
-    } else if (argument == "--policy=substitute") {
-      arguments.policy = penstock::ErrorPolicy::kSubstitute;
-    } else if (argument.rfind("--", 0) != 0 && arguments.data.empty()) {
-      arguments.data = argument;
-    } else {
-      Usage();
-    }
-  }
-  if (arguments.data.empty() || arguments.epochs < 1 || arguments.batch_size < 1 || arguments.size < 1 || arguments.size > 4096) Usage();
-  return arguments;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app("Decodes a folder of JPEGs into normalised float batches on the GPU.");
+  app.add_option("data", arguments.data, "a folder of class folders")->required();
+  app.add_option("--epochs", arguments.epochs)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--batch-size", arguments.batch_size)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--size", arguments.size, "rows and columns of an image in the batch")->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--policy", arguments.policy, "fail, skip or substitute")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
   try {
-    Run(Parse(argc, argv));
+    Run(arguments);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "04_jpeg_gpu: %s\n", error.what());
     return 1;
