@@ -51,6 +51,19 @@ int Interrupt(Program& program) {
   return -1;
 }
 
+// `plan` with these arguments prints the ids of the loader's next batch.
+void CheckPlanOfNext(Loader& loader, std::vector<std::string> arguments) {
+  const absl::StatusOr<Batch> batch = loader.Next();
+  REQUIRE_OK(batch);
+  std::string ids;
+  for (const int64_t id : batch->ids()) ids += std::to_string(id) + "\n";
+  arguments.insert(arguments.begin(), "plan");
+  const Outcome outcome = Penstock(arguments);
+  INFO(outcome.err);
+  CHECK(outcome.status == 0);
+  CHECK(outcome.out == ids);
+}
+
 }  // namespace
 
 TEST_CASE("help is printed on stdout and is a success", "[cli]") {
@@ -153,18 +166,17 @@ TEST_CASE("plan prints the ids that a loader delivers, also for a state and anot
   const auto compare = [&](LoaderOptions loader_options, std::vector<std::string> arguments, int64_t steps) {
     auto loader = MustOpen(loader_options);
     for (int64_t step = 0; step < steps; ++step) {
-      const absl::StatusOr<Batch> batch = loader->Next();
-      REQUIRE_OK(batch);
-      std::string ids;
-      for (const int64_t id : batch->ids()) ids += std::to_string(id) + "\n";
-      std::vector<std::string> all = {"plan", data.root(), "--batch", std::to_string(loader_options.batch_size), "--world",
-          std::to_string(loader_options.world_size), "--rank",
-                                      std::to_string(loader_options.rank), "--step", std::to_string(step)};
+      std::vector<std::string> all = {data.root(),
+                                      "--batch",
+                                      std::to_string(loader_options.batch_size),
+                                      "--world",
+                                      std::to_string(loader_options.world_size),
+                                      "--rank",
+                                      std::to_string(loader_options.rank),
+                                      "--step",
+                                      std::to_string(step)};
       all.insert(all.end(), arguments.begin(), arguments.end());
-      const Outcome outcome = Penstock(all);
-      INFO(outcome.err);
-      CHECK(outcome.status == 0);
-      CHECK(outcome.out == ids);
+      CheckPlanOfNext(*loader, all);
     }
     return loader->state();
   };
@@ -185,19 +197,10 @@ TEST_CASE("plan of disk-blocks prints the ids that a loader delivers, where no b
   options.seed = 5;
   REQUIRE_OK(SetOption(options, "shuffle", "disk-blocks"));
   auto loader = MustOpen(options);
-  const auto compare = [&](int64_t step, std::vector<std::string> arguments) {
-    const absl::StatusOr<Batch> batch = loader->Next();
-    REQUIRE_OK(batch);
-    std::string ids;
-    for (const int64_t id : batch->ids()) ids += std::to_string(id) + "\n";
-    arguments.insert(arguments.begin(), {"plan", data.root(), "--batch", "10", "--step", std::to_string(step)});
-    const Outcome outcome = Penstock(arguments);
-    INFO(outcome.err);
-    CHECK(outcome.out == ids);
-  };
-  compare(0, {"--disk-blocks", "--seed", "5"});
-  compare(1, {"--disk-blocks", "--seed", "5"});
-  compare(0, {"--state", loader->state()});
+  CheckPlanOfNext(*loader, {data.root(), "--batch", "10", "--step", "0", "--disk-blocks", "--seed", "5"});
+  CheckPlanOfNext(*loader, {data.root(), "--batch", "10", "--step", "1", "--disk-blocks", "--seed", "5"});
+  const std::string state = loader->state();
+  CheckPlanOfNext(*loader, {data.root(), "--batch", "10", "--step", "0", "--state", state});
   CHECK(Penstock({"plan", data.root(), "--disk-blocks", "--no-shuffle"}).status == 2);
   const Outcome unknown = Penstock({"plan", "--samples", "100", "--disk-blocks"});
   CHECK(unknown.status != 0);
@@ -216,14 +219,8 @@ TEST_CASE("bench and plan of a mixture", "[cli]") {
   options.tail = Tail::kPad;
   auto loader = MustOpen(options);
   const auto compare = [&](int64_t step, std::vector<std::string> arguments) {
-    const absl::StatusOr<Batch> batch = loader->Next();
-    REQUIRE_OK(batch);
-    std::string ids;
-    for (const int64_t id : batch->ids()) ids += std::to_string(id) + "\n";
-    arguments.insert(arguments.begin(), {"plan", "--mixture", mixture, "--batch", "10", "--step", std::to_string(step)});
-    const Outcome outcome = Penstock(arguments);
-    INFO(outcome.err);
-    CHECK(outcome.out == ids);
+    arguments.insert(arguments.begin(), {"--mixture", mixture, "--batch", "10", "--step", std::to_string(step)});
+    CheckPlanOfNext(*loader, arguments);
   };
   for (int64_t step = 0; step < 4; ++step)
     compare(step, {"--seed", "3", "--mixture-period", "10", "--epoch-samples", "35", "--tail", "pad"});
