@@ -146,8 +146,7 @@ void DepthTuner::CloseWatching(const Window& window, int64_t now_ns) {
 
 void DepthTuner::Begin(int32_t candidate) {
   ++trials_;
-  trial_.emplace();
-  trial_->candidate = candidate;
+  trial_ = Trial{.candidate = candidate};
 }
 
 void DepthTuner::CloseTrying(const Window& window, int64_t now_ns) {

@@ -25,7 +25,7 @@
 namespace penstock {
 namespace {
 
-std::shared_ptr<Device> Gpu() {
+[[maybe_unused]] std::shared_ptr<Device> Gpu() {
   absl::StatusOr<std::shared_ptr<Device>> device = OpenCudaDevice(0);
   if (!device.ok()) testing::SkipTest(std::string(device.status().message()));
   return *device;
