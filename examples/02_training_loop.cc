@@ -287,6 +287,7 @@ int Train(const Arguments& arguments) {
 int main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Trains a small convolutional network on images that penstock reads.");
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // run.sh gives some before those of its caller
   app.add_option("data", arguments.data, "the folder that make_dataset.py made")->required();
   app.add_option("--loader", arguments.loader)->check(CLI::IsMember({"penstock", "plain"}))->capture_default_str();
   app.add_option("--epochs", arguments.epochs)->check(CLI::PositiveNumber)->capture_default_str();
