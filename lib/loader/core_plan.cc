@@ -220,6 +220,10 @@ void LoaderCore::GiveUp(std::shared_ptr<Attempt>& attempt) {
   if (attempt == nullptr) return;
   attempt->Cancel();
   attempt->device.reset();
+  if (!attempt->quarantined()) {
+    attempt->returning = true;
+    returning_pieces_ += attempt->pieces_claimed;
+  }
   attempt.reset();
 }
 

@@ -58,6 +58,7 @@ bool LoaderCore::Claim(int32_t stream, ClaimedPiece& piece, int64_t& seen) {
     }
     piece.attempt = slot->attempt;
     piece.piece = attempt.next_piece++;
+    ++attempt.pieces_claimed;
     if (memory != nullptr) {
       piece.scratch = memory->run().data;
       piece.places = piece.scratch + AlignUp(plan.scratch_bytes, kPlaceAlignment);
@@ -114,12 +115,18 @@ void LoaderCore::PieceFinished(ClaimedPiece piece, const ReadStats& delta) {
     if (--piece.attempt->pieces_left == 0) AttemptDone(*slot);
     // The reference goes before the lock does: the consumer may give the batch back at once, and then its memory must be free, since nobody
     // would tell the planner of it later.
-    if (slot->attempt == piece.attempt) return piece.attempt.reset();
+    if (slot->attempt == piece.attempt) {
+      --piece.attempt->pieces_claimed;
+      return piece.attempt.reset();
+    }
   }
   // Perhaps this is the last reference to a batch that was given up: its memory is wanted.
+  if (!piece.attempt->returning) ++returning_pieces_;
+  --piece.attempt->pieces_claimed;
   lock.unlock();
   piece = ClaimedPiece();
   lock.lock();
+  --returning_pieces_;
   MemoryFreed();
   WakeStreams();
 }

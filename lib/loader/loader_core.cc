@@ -204,7 +204,7 @@ absl::StatusOr<bool> LoaderCore::WaitForFront(std::unique_lock<std::mutex>& lock
       }
     }
     const bool unplaced = ahead_.empty() || (ahead_.front()->state == SlotState::kFilling && ahead_.front()->attempt == nullptr);
-    if (unplaced && memory_wanted_ && !planning_ && !lent_names_.empty()) {
+    if (unplaced && memory_wanted_ && !planning_ && !lent_names_.empty() && returning_pieces_ == 0) {
       // What is being copied, or is still in use by a CUDA stream, comes back by itself.
       if (!DeviceMayFree()) return AllLent();
     }

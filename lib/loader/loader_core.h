@@ -189,7 +189,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   void PlanFrom(int64_t epoch, int64_t step);  // next; behind an epoch's last step lies the next epoch
   Slot* SlotToClaim();
   void DropBehind(const Slot& slot);
-  static void GiveUp(std::shared_ptr<Attempt>& attempt);
+  void GiveUp(std::shared_ptr<Attempt>& attempt);
   void BatchRead(Slot& slot);
   void PollDevice();
   bool DeviceMayFree() const;
@@ -294,6 +294,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::shared_ptr<Attempt> unplaced_;  // planned, but there is no memory for it yet
   bool memory_wanted_ = false;         // there was none when it was looked for, and none has come back since
   int64_t memory_frees_ = 0;           // counts what came back
+  int64_t returning_pieces_ = 0;       // of batches that were given up: their memory comes back by itself, but where a read hangs
   int64_t epoch_ = 0;              // the consumer's
   int64_t step_ = 0;
   std::unique_ptr<DepthTuner> tuner_;  // null: the depth stays. Made before the streams run

@@ -81,6 +81,8 @@ class Attempt {
   void Cancel() { cancelled_.store(true, std::memory_order_release); }
   bool cancelled() const { return cancelled_.load(std::memory_order_acquire); }
 
+  bool quarantined() const { return quarantined_.load(std::memory_order_acquire); }
+
   // A read of it hangs: its memory is counted as given up until the last reference is gone.
   void Quarantine() {
     if (!quarantined_.exchange(true, std::memory_order_acq_rel) && run_.valid()) arena_->Quarantine(run_);
@@ -90,6 +92,8 @@ class Attempt {
   std::shared_ptr<DeviceBatch> device;  // device path: where the batch goes; null once it was given up
   uint32_t next_piece = 0;   // to be claimed
   uint32_t pieces_left = 0;  // not finished yet
+  uint32_t pieces_claimed = 0;  // that streams work on
+  bool returning = false;       // given up, and these pieces are waited for: their memory comes back
   std::vector<SampleFailure> failures;
 
  private:
