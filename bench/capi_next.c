@@ -53,9 +53,7 @@ int main(int argc, char **argv) {
     penstock_batch_view view = {.struct_bytes = sizeof view};
     const int64_t start = Now();
     penstock_code code = penstock_loader_next_within(loader, 0, &batch, &error);
-    if (code == PENSTOCK_OUT_OF_RANGE) {
-      penstock_error_free(error);
-      error = NULL;
+    if (code == PENSTOCK_END_OF_EPOCH) {
       Check(penstock_loader_start_epoch(loader, -1, &error), error);
       --step;
       continue;

@@ -103,8 +103,8 @@ class PenstockSource : public Source {
 
   bool Next(Minibatch& minibatch) override {
     auto batch = loader_->Next();
-    if (absl::IsOutOfRange(batch.status())) return false;
     if (!batch.ok()) throw std::runtime_error(batch.status().ToString());
+    if (batch->end_of_epoch()) return false;
     const auto start = std::chrono::steady_clock::now();
     // One call makes floats between 0 and 1 of the files' bytes, on the GPU where they lie there. torch works on CUDA's default stream.
     const torch::Device where = batch->on_device() ? device_ : torch::Device(torch::kCPU);

@@ -37,8 +37,7 @@ int main(int argc, char **argv) {
     }
     check(penstock_batch_release(batch, &error), error);
   }
-  if (code != PENSTOCK_OUT_OF_RANGE) check(code, error); /* OUT_OF_RANGE: the epoch has ended */
-  penstock_error_free(error);
+  if (code != PENSTOCK_END_OF_EPOCH) check(code, error); /* an error: it names what failed, and the cure */
   printf("%" PRId64 " samples, %" PRId64 " bytes, their sum %016" PRIx64 "\n", samples, bytes, sum);
   penstock_options_close(options, NULL);
   return penstock_loader_close(loader, NULL);

@@ -177,8 +177,8 @@ int Run(const Arguments& arguments) {
     }
     while (true) {
       auto batch = (*loader)->Next();
-      if (absl::IsOutOfRange(batch.status())) break;
       if (!batch.ok()) return Complain(batch.status());
+      if (batch->end_of_epoch()) break;
       const auto input_bytes = static_cast<int64_t>(4 * network_input.size());
       const absl::Status status = penstock::TransformImages(*batch, transform, network_input.data(), input_bytes, /*cuda_stream=*/nullptr);
       if (!status.ok()) return Complain(status);

@@ -174,8 +174,8 @@ void Run(const Arguments& arguments) {
     if (epoch > 0) Check((*loader)->StartEpoch());
     while (true) {
       auto batch = (*loader)->Next();
-      if (absl::IsOutOfRange(batch.status())) break;
       Check(batch.status());
+      if (batch->end_of_epoch()) break;
       const float* const tensor = decoder.Decode(*batch);
       Cuda(cudaMemcpy(&first, tensor, sizeof first, cudaMemcpyDeviceToHost));
       sum += first;

@@ -60,7 +60,7 @@ void MeasureChecked(Report& report, bool gpu, const Profile& profile, double gb_
     const int64_t begin_ns = MonotonicNs();
     for (size_t step = 0; gb < gb_wanted && MonotonicNs() - begin_ns < static_cast<int64_t>(1e9 * seconds_max); ++step) {
       absl::StatusOr<Batch> batch = (*loader)->Next();
-      if (absl::IsOutOfRange(batch.status())) {
+      if (batch.ok() && batch->end_of_epoch()) {
         if (absl::Status status = (*loader)->StartEpoch(); !status.ok()) throw std::runtime_error(status.ToString());
         continue;
       }

@@ -45,7 +45,7 @@ std::unique_ptr<Loader> Open(const Profile& profile, bool gpu, int32_t streams) 
 // The next batch, over the ends of epochs.
 Batch Take(Loader& loader) {
   absl::StatusOr<Batch> batch = loader.Next();
-  if (absl::IsOutOfRange(batch.status())) {
+  if (batch.ok() && batch->end_of_epoch()) {
     if (absl::Status status = loader.StartEpoch(); !status.ok()) throw std::runtime_error(status.ToString());
     batch = loader.Next();
   }

@@ -70,7 +70,10 @@ class PENSTOCK_EXPORT Batch {
   void Release();
   absl::Status Release(CUstream_st* cuda_stream);
 
+  /// Whether this is a batch: false after a release, for what NextWithin() returns when its time is over, and at an epoch's end.
   explicit operator bool() const { return lease_ != nullptr; }
+  /// What Next() returns behind the last batch of an epoch: no batch and no error. No error of a store, a codec or an option says this.
+  bool end_of_epoch() const { return end_of_epoch_; }
 
  private:
   friend class Loader;
@@ -78,9 +81,11 @@ class PENSTOCK_EXPORT Batch {
   friend struct BatchTransform;
   struct Lease;
   explicit Batch(std::unique_ptr<Lease> lease);
+  static Batch EndOfEpoch();
   template <typename Value>
   const Value* DeviceColumn(int64_t DeviceLayout::*column) const;
   std::unique_ptr<Lease> lease_;
+  bool end_of_epoch_ = false;
 };
 
 }  // namespace penstock

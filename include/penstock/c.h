@@ -39,7 +39,7 @@ extern "C" {
 
 /* ---- Codes and errors ---------------------------------------------------------------------------------------------------- */
 
-/* The values of absl::StatusCode. */
+/* The values of absl::StatusCode; and PENSTOCK_END_OF_EPOCH, which is no error and has no error object. */
 typedef int32_t penstock_code;
 enum {
   PENSTOCK_OK = 0,
@@ -58,7 +58,8 @@ enum {
   PENSTOCK_INTERNAL = 13,
   PENSTOCK_UNAVAILABLE = 14,
   PENSTOCK_DATA_LOSS = 15,
-  PENSTOCK_UNAUTHENTICATED = 16
+  PENSTOCK_UNAUTHENTICATED = 16,
+  PENSTOCK_END_OF_EPOCH = 100 /* of penstock_loader_next() and _next_within() only */
 };
 
 typedef struct penstock_error penstock_error;
@@ -219,9 +220,9 @@ PENSTOCK_C_API penstock_code penstock_loader_open(const penstock_options *option
    call. Batches stay valid. Threads: any. */
 PENSTOCK_C_API penstock_code penstock_loader_close(penstock_loader *loader, penstock_error **error);
 
-/* The next batch of the current epoch, as soon as its bytes are in place. The caller releases it.
-   Errors:   OUT_OF_RANGE         the epoch has ended; penstock_loader_start_epoch() begins the next one.
-             DATA_LOSS, NOT_FOUND, PERMISSION_DENIED...  a sample cannot be read (policy=fail); its object, byte range and id are named.
+/* The next batch of the current epoch, as soon as its bytes are in place. The caller releases it. Behind the epoch's last batch the code
+   is PENSTOCK_END_OF_EPOCH, and *batch and *error are NULL: penstock_loader_start_epoch() begins the next epoch. No error has that code.
+   Errors:   DATA_LOSS, NOT_FOUND, PERMISSION_DENIED...  a sample cannot be read (policy=fail); its object, byte range and id are named.
                                   The loader stays usable, the position does not advance.
              DEADLINE_EXCEEDED    nothing came within the option deadline_s; what is waited for is named.
              RESOURCE_EXHAUSTED   all memory is in batches that were not released; they are named.
@@ -229,8 +230,8 @@ PENSTOCK_C_API penstock_code penstock_loader_close(penstock_loader *loader, pens
              FAILED_PRECONDITION  another thread is in next() at this moment; or a forked child.
    Threads:  one consumer at a time, whichever. */
 PENSTOCK_C_API penstock_code penstock_loader_next(penstock_loader *loader, penstock_batch **batch, penstock_error **error);
-/* The same, but waits for at most `wait_ms` milliseconds (0: not at all): then it is PENSTOCK_OK with NULL in *batch, and nothing is
-   lost. For a caller that has to look after something else meanwhile, as Python after Ctrl-C.
+/* The same, but waits for at most `wait_ms` milliseconds (0: not at all). Where nothing came in that time the code is PENSTOCK_OK with
+   NULL in *batch, and nothing is lost. For a caller that has to look after something else meanwhile, as Python after Ctrl-C.
    Errors:   INVALID_ARGUMENT  wait_ms below 0. */
 PENSTOCK_C_API penstock_code penstock_loader_next_within(penstock_loader *loader, int64_t wait_ms, penstock_batch **batch,
                                                          penstock_error **error);

@@ -75,9 +75,18 @@ class PENSTOCK_EXPORT Loader {
 
   /// Returns the next batch of the current epoch, waiting until its bytes are in place (in device memory with options.device >= 0).
   ///
+  /// Behind an epoch's last batch it returns OK with no batch: end_of_epoch() is true and size() is 0. It does so until StartEpoch() begins
+  /// the next epoch. No error means that an epoch has ended.
+  ///
+  ///     for (;;) {
+  ///       absl::StatusOr<penstock::Batch> batch = loader->Next();
+  ///       if (!batch.ok()) return batch.status();
+  ///       if (batch->end_of_epoch()) break;
+  ///       ...
+  ///     }
+  ///
   /// Shape:    options.batch_size samples; the last batch of an epoch may have fewer, even none (only with tail=partial).
-  /// Errors:   OutOfRange         the epoch has ended; StartEpoch() begins the next one.
-  ///           DataLoss, NotFound, PermissionDenied...  a sample cannot be read (policy=fail); the message names the object, the byte range
+  /// Errors:   DataLoss, NotFound, PermissionDenied...  a sample cannot be read (policy=fail); the message names the object, the byte range
   ///                              and the sample. The loader stays usable, the position does not advance.
   ///           DeadlineExceeded   nothing came within options.deadline_s; the message says what is waited for.
   ///           ResourceExhausted  all memory is in batches that were not released; their ids are named.
@@ -86,8 +95,9 @@ class PENSTOCK_EXPORT Loader {
   /// Threads:  one consumer at a time, today this thread and tomorrow another; Stop() may be called from any thread.
   [[nodiscard]] absl::StatusOr<Batch> Next();
 
-  /// The same, but waits for at most `wait_ms` milliseconds (0: not at all) and returns an empty batch (`!batch`) where nothing came: for
-  /// a consumer who has to look after something else meanwhile. options.deadline_s counts from the first call that waits for this batch.
+  /// The same, but waits for at most `wait_ms` milliseconds (0: not at all). Where nothing came in that time it returns OK with no batch
+  /// (`!*batch`), and end_of_epoch() is false. For a consumer that has to look after something else meanwhile. options.deadline_s counts
+  /// from the first call that waits for this batch.
   ///
   /// Errors:   as Next(); and InvalidArgument, a wait below 0.
   /// Threads:  as Next().

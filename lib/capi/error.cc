@@ -89,6 +89,7 @@ const char* penstock_code_name(penstock_code code) {
                                            "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
                                            "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
                                            "DATA_LOSS", "UNAUTHENTICATED"};
+  if (code == PENSTOCK_END_OF_EPOCH) return "END_OF_EPOCH";
   return code >= 0 && code < static_cast<penstock_code>(std::size(kNames)) ? kNames[code] : "UNKNOWN";
 }
 

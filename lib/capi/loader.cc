@@ -39,7 +39,7 @@ penstock_code GetText(const char* function, const penstock_loader* loader, char*
   });
 }
 
-absl::Status Next(const char* function, penstock_loader* loader, int64_t wait_ms, penstock_batch** batch) {
+absl::Status Next(const char* function, penstock_loader* loader, int64_t wait_ms, penstock_batch** batch, bool& end_of_epoch) {
   return WithLoader(function, loader, [&](LoaderObject& object) -> absl::Status {
     if (batch == nullptr) return Missing(function, "batch");
     // What was handed back by tensors counts as released before the loader says that there is no memory.
@@ -56,6 +56,7 @@ absl::Status Next(const char* function, penstock_loader* loader, int64_t wait_ms
       return absl::OkStatus();
     }
     HandleTable::Get().Take(Kind::kBatch, handle);
+    end_of_epoch = next.ok() && next->end_of_epoch();
     return next.status();
   });
 }
@@ -112,15 +113,19 @@ penstock_code penstock_loader_close(penstock_loader* loader, penstock_error** er
 
 penstock_code penstock_loader_next(penstock_loader* loader, penstock_batch** batch, penstock_error** error) {
   if (batch != nullptr) *batch = nullptr;
-  return Call(error, [&, function = __func__] { return Next(function, loader, -1, batch); });
+  bool end_of_epoch = false;
+  const penstock_code code = Call(error, [&, function = __func__] { return Next(function, loader, -1, batch, end_of_epoch); });
+  return end_of_epoch ? PENSTOCK_END_OF_EPOCH : code;
 }
 
 penstock_code penstock_loader_next_within(penstock_loader* loader, int64_t wait_ms, penstock_batch** batch, penstock_error** error) {
   if (batch != nullptr) *batch = nullptr;
-  return Call(error, [&, function = __func__]() -> absl::Status {
+  bool end_of_epoch = false;
+  const penstock_code code = Call(error, [&, function = __func__]() -> absl::Status {
     if (wait_ms < 0) return absl::InvalidArgumentError(absl::StrCat(function, ": wait_ms is ", wait_ms, "; it is 0 or more"));
-    return Next(function, loader, wait_ms, batch);
+    return Next(function, loader, wait_ms, batch, end_of_epoch);
   });
+  return end_of_epoch ? PENSTOCK_END_OF_EPOCH : code;
 }
 
 penstock_code penstock_loader_start_epoch(penstock_loader* loader, int64_t epoch, penstock_error** error) {

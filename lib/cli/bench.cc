@@ -139,8 +139,8 @@ int RunBench(const BenchArguments& arguments) {
     auto first_step_end = begin;
     while (true) {
       absl::StatusOr<Batch> batch = loader.Next();
-      if (absl::IsOutOfRange(batch.status())) break;
       if (!batch.ok()) return Fail(batch.status());
+      if (batch->end_of_epoch()) break;
       for (int64_t i = 0; i < batch->size(); ++i) {
         if (const absl::Span<const std::byte> sample = batch->sample(i); !sample.empty()) {
           touched += static_cast<uint64_t>(sample.front()) + static_cast<uint64_t>(sample.back());

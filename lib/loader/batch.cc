@@ -22,11 +22,17 @@ const Value* Batch::DeviceColumn(int64_t DeviceLayout::*column) const {
 
 Batch::Batch() = default;
 Batch::Batch(std::unique_ptr<Lease> lease) : lease_(std::move(lease)) {}
+Batch Batch::EndOfEpoch() {
+  Batch end;
+  end.end_of_epoch_ = true;
+  return end;
+}
 Batch::Batch(Batch&& other) noexcept = default;
 Batch& Batch::operator=(Batch&& other) noexcept {
   if (this != &other) {
     Release();
     lease_ = std::move(other.lease_);
+    end_of_epoch_ = other.end_of_epoch_;
   }
   return *this;
 }

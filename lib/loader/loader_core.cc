@@ -135,12 +135,13 @@ absl::StatusOr<Batch> LoaderCore::Next(int64_t within_ns) {
     waiting_since_ns_ = begin_ns;
     report_ns_ = begin_ns + intervals_.report_ns;
   }
-  const absl::StatusOr<bool> ready = WaitForFront(lock, within_ns < 0 ? std::numeric_limits<int64_t>::max() : begin_ns + within_ns);
+  const absl::StatusOr<Front> front = WaitForFront(lock, within_ns < 0 ? std::numeric_limits<int64_t>::max() : begin_ns + within_ns);
   const int64_t now_ns = MonotonicNs();
   totals_.wait_ns += now_ns - begin_ns;
-  if (ready.ok() && !*ready) return Batch();
+  if (front.ok() && *front == Front::kNotYet) return Batch();
   const int64_t waited_ns = EndWait(now_ns);
-  if (!ready.ok()) return ready.status();
+  if (!front.ok()) return front.status();
+  if (*front == Front::kEndOfEpoch) return Batch::EndOfEpoch();
   totals_.last_ns = now_ns;
   if (totals_.batches == 0) totals_.first_batch_ns = epoch_ == first_epoch_ ? now_ns - opened_ns_ : waited_ns;
   const auto us = static_cast<float>(waited_ns) / 1000.0f;
@@ -170,7 +171,7 @@ void LoaderCore::WriteLedger() {
   ledger_pending_.clear();
 }
 
-absl::StatusOr<bool> LoaderCore::WaitForFront(std::unique_lock<std::mutex>& lock, int64_t give_up_ns) {
+absl::StatusOr<LoaderCore::Front> LoaderCore::WaitForFront(std::unique_lock<std::mutex>& lock, int64_t give_up_ns) {
   const int64_t deadline_ns = waiting_since_ns_ + static_cast<int64_t>(options_.deadline_s * 1e9) + kNsPerSecond;
   if (!fatal_.ok() && int64_t{arena_->quarantined_granules()} * kGranuleBytes <= quarantine_max_bytes_) {
     // The reads have come back meanwhile, and their memory with them.
@@ -192,12 +193,10 @@ absl::StatusOr<bool> LoaderCore::WaitForFront(std::unique_lock<std::mutex>& lock
     PollDevice();
     if (!device_error_.ok()) return device_error_;
     if (!fatal_.ok()) return fatal_;
-    if (step_ >= StepsOf(epoch_).steps()) {
-      return absl::OutOfRangeError(absl::StrCat("epoch ", epoch_, " has ended after ", step_, " steps; StartEpoch() begins the next one"));
-    }
+    if (step_ >= StepsOf(epoch_).steps()) return Front::kEndOfEpoch;
     if (!ahead_.empty()) {
       Slot& front = *ahead_.front();
-      if (front.state == SlotState::kReady) return true;
+      if (front.state == SlotState::kReady) return Front::kReady;
       if (front.state == SlotState::kFailed) {
         front.error_seen = true;
         return front.error;
@@ -213,7 +212,7 @@ absl::StatusOr<bool> LoaderCore::WaitForFront(std::unique_lock<std::mutex>& lock
       return absl::DeadlineExceededError(
           absl::StrCat("Next() waited ", (now_ns - waiting_since_ns_) / kNsPerMs, " ms, past deadline_s: ", Waiting()));
     }
-    if (now_ns >= give_up_ns) return false;
+    if (now_ns >= give_up_ns) return Front::kNotYet;
     if (now_ns >= report_ns_) {
       ++totals_.reads.late_reports;
       const std::string waiting = Waiting();

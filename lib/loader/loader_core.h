@@ -48,7 +48,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   ~LoaderCore() override;
 
   absl::Status Open();
-  absl::StatusOr<Batch> Next(int64_t within_ns);  // -1: until the deadline; an empty batch where nothing came within that time
+  absl::StatusOr<Batch> Next(int64_t within_ns);  // -1: until the deadline; an empty batch where nothing came within that time, or
+                                                  // Batch::EndOfEpoch()
   absl::Status StartEpoch(int64_t epoch);  // -1: the one after the current
   absl::Status Skip(int64_t steps);
   absl::Status SetWeights(absl::Span<const double> weights);
@@ -201,8 +202,10 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   void ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bool hung);
   void DropAhead();
   void MemoryFreed();
-  // Waits until the first batch is ready (true), or until `give_up_ns` (false).
-  absl::StatusOr<bool> WaitForFront(std::unique_lock<std::mutex>& lock, int64_t give_up_ns);
+  // What a wait for the oldest batch ends with, beside an error.
+  enum class Front { kReady, kNotYet, kEndOfEpoch };
+  // Waits until the oldest batch is ready, until the epoch has none left, or until `give_up_ns`.
+  absl::StatusOr<Front> WaitForFront(std::unique_lock<std::mutex>& lock, int64_t give_up_ns);
   absl::StatusOr<Batch> TakeFront();
   void WriteLedger();  // without the lock, on the consumer's thread
   std::string Waiting() const;

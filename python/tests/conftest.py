@@ -3,7 +3,9 @@
 import os
 import pathlib
 import random
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -12,6 +14,8 @@ if "PENSTOCK_TEST_INSTALLED" not in os.environ:
     sys.path.insert(0, str(SOURCE))
 
 import penstock  # noqa: E402
+
+FAULT_FS = os.environ.get("PENSTOCK_FAULT_FS", "")
 
 
 class DataSet:
@@ -37,6 +41,46 @@ class DataSet:
 
     def __len__(self):
         return len(self.content)
+
+
+class FaultFs:
+    """tests/support/fault_fs, mounted below a folder: make files in `backing`, read them in `mounted`."""
+
+    def __init__(self, folder):
+        if not FAULT_FS:
+            pytest.skip("PENSTOCK_FAULT_FS names no fault_fs (ctest sets it)")
+        if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            pytest.skip("FUSE cannot be used here: /dev/fuse")
+        self.backing, self.mounted, self.control = folder / "backing", folder / "mounted", folder / "control"
+        self.backing.mkdir()
+        self.mounted.mkdir()
+        self.control.write_text("")
+        self.hung = pathlib.Path(f"{self.control}.hangs")
+        self.process = subprocess.Popen([FAULT_FS, self.backing, self.mounted, self.control])
+        self.wait_for(lambda: os.path.ismount(self.mounted))
+
+    def wait_for(self, condition, seconds=20):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline and self.process.poll() is None, "fault_fs"
+            time.sleep(0.005)
+
+    def set(self, faults):
+        # Replaced by rename, so that half of it is never read.
+        new = self.control.with_name("new")
+        new.write_text(faults)
+        new.rename(self.control)
+
+    def wait_until_a_read_hangs(self):
+        self.wait_for(lambda: self.hung.exists() and self.hung.stat().st_size > 0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.set("")
+        subprocess.run(["fusermount3", "-u", "-z", self.mounted], check=True)
+        self.process.wait(20)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Epochs, order, state, policies."""
 
+import errno
 import gc
 import json
 import pickle
@@ -9,6 +10,7 @@ import time
 import pytest
 
 import penstock
+from conftest import DataSet, FaultFs
 
 
 def ids_of(batches):
@@ -26,6 +28,25 @@ def test_an_epoch_gives_every_sample_once_with_its_bytes_and_label(ragged, open_
             assert label == ragged.labels[sample_id]
             seen.append(sample_id)
     assert sorted(seen) == list(range(100)) and seen != sorted(seen)
+
+
+@pytest.mark.parametrize("number", [errno.EFBIG, errno.EOVERFLOW, errno.ERANGE, errno.ECHRNG, errno.EIO])
+def test_an_error_of_a_read_is_raised_and_ends_no_epoch(tmp_path, open_loader, number):
+    with FaultFs(tmp_path) as files:
+        DataSet(files.backing, [795] * 40)
+        manifest = tmp_path / "manifest"
+        penstock.Manifest.build(files.mounted, manifest_path=manifest)
+        files.set(f"* direct\n*00011.bin errno {number}\n")
+        loader = open_loader(str(files.mounted), manifest_path=manifest, batch_size=4, shuffle=False, retries=0)
+        taken = []
+        with pytest.raises(penstock.PenstockError, match=f"00011.bin.*{errno.errorcode[number]}"):
+            for batch in loader:
+                taken += ids_of([batch])
+        del batch  # it keeps files of the mount open
+        assert taken == list(range(8))
+        files.set("")
+        assert ids_of(loader.rest()) == list(range(8, 40))
+        loader.close()
 
 
 def test_each_for_is_the_next_epoch(ragged, open_loader):

@@ -12,52 +12,15 @@ import time
 import pytest
 
 import penstock
-from conftest import DataSet
+from conftest import DataSet, FaultFs
 
-FAULT_FS = os.environ.get("PENSTOCK_FAULT_FS", "")
 HANGS = 15  # the sample
-
-
-class FaultFs:
-    def __init__(self, folder):
-        self.backing, self.mounted, self.control = folder / "backing", folder / "mounted", folder / "control"
-        self.backing.mkdir()
-        self.mounted.mkdir()
-        self.control.write_text("")
-        self.hung = pathlib.Path(f"{self.control}.hangs")
-        self.process = subprocess.Popen([FAULT_FS, self.backing, self.mounted, self.control])
-        self.wait_for(lambda: os.path.ismount(self.mounted))
-
-    def wait_for(self, condition, seconds=20):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline and self.process.poll() is None, "fault_fs"
-            time.sleep(0.005)
-
-    def set(self, faults):
-        # Replaced by rename, so that half of it is never read.
-        new = self.control.with_name("new")
-        new.write_text(faults)
-        new.rename(self.control)
-
-    def wait_until_a_read_hangs(self):
-        self.wait_for(lambda: self.hung.exists() and self.hung.stat().st_size > 0)
-
-    def end(self):
-        self.set("")
-        subprocess.run(["fusermount3", "-u", "-z", self.mounted], check=True)
-        self.process.wait(20)
 
 
 @pytest.fixture
 def hanging(tmp_path):
     """A data set whose sample 15 hangs until release() is called."""
-    if not FAULT_FS:
-        pytest.skip("PENSTOCK_FAULT_FS names no fault_fs (ctest sets it)")
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("FUSE cannot be used here: /dev/fuse")
-    files = FaultFs(tmp_path)
-    try:
+    with FaultFs(tmp_path) as files:
         data = DataSet(files.backing, [795] * 100)
         data.root = str(files.mounted)
         data.manifest = tmp_path / "manifest"  # the file system takes no new files
@@ -66,8 +29,6 @@ def hanging(tmp_path):
         data.release = lambda: files.set("")
         data.wait_until_a_read_hangs = files.wait_until_a_read_hangs
         yield data
-    finally:
-        files.end()
 
 
 @pytest.fixture

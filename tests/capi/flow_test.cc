@@ -26,7 +26,7 @@ std::vector<int64_t> TakeCEpoch(penstock_loader* loader) {
   while (true) {
     penstock_batch* batch = nullptr;
     const penstock_code code = penstock_loader_next(loader, &batch, &error);
-    if (code == PENSTOCK_OUT_OF_RANGE) break;
+    if (code == PENSTOCK_END_OF_EPOCH) break;
     INFO(error.text());
     REQUIRE(code == PENSTOCK_OK);
     const penstock_batch_view view = ViewOf(batch);
@@ -258,7 +258,7 @@ TEST_CASE("next_within gives up in time, loses nothing, and its waits are one wa
   batch = TakeBatch(loader);
   CHECK(ViewOf(batch).step == 1);
   C_OK(error, penstock_batch_release(batch, &error));
-  CHECK(penstock_loader_next_within(loader, 20, &batch, &error) == PENSTOCK_OUT_OF_RANGE);
+  CHECK(penstock_loader_next_within(loader, 20, &batch, &error) == PENSTOCK_END_OF_EPOCH);
   C_OK(error, penstock_loader_close(loader, &error));
   std::filesystem::remove(fs.backing() + ".manifest");
 }

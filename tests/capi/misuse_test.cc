@@ -435,7 +435,7 @@ TEST_CASE("threads that open, use and close the same handles meet codes, and not
         penstock_loader* loader = shared.load();
         penstock_batch* batch = nullptr;
         const penstock_code code = penstock_loader_next(loader, &batch, nullptr);
-        if (code == PENSTOCK_OUT_OF_RANGE) penstock_loader_start_epoch(loader, -1, nullptr);
+        if (code == PENSTOCK_END_OF_EPOCH) penstock_loader_start_epoch(loader, -1, nullptr);
         if (code == PENSTOCK_OK) {
           ++batches;
           penstock_batch_view view{};

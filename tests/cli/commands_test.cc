@@ -2,7 +2,9 @@
 // broken.
 #include <fcntl.h>
 #include <pty.h>
+#include <string.h>
 
+#include <cerrno>
 #include <chrono>
 #include <thread>
 
@@ -109,6 +111,22 @@ TEST_CASE("work that fails ends with 1 and says why on stderr", "[cli]") {
     CHECK(outcome.out.empty());
     CHECK(outcome.err.rfind("penstock: ", 0) == 0);
     CHECK(Has(outcome.err, "/no/such/folder"));
+  }
+}
+
+TEST_CASE("bench ends with 1 and names the file where a read fails, whatever the errno", "[cli]") {
+  FaultFs fs;
+  DataSet::Fill(fs.backing(), 20, 4000, 2);
+  const TempFolder folder;
+  const std::string manifest = folder.path() + "/manifest";
+  REQUIRE(Penstock({"index", fs.mounted(), "--manifest", manifest}).status == 0);
+  for (const int error : {EFBIG, EOVERFLOW, ERANGE, ECHRNG, EIO}) {
+    fs.Set("* direct\n*1000004.bin errno " + std::to_string(error) + "\n");
+    const Outcome outcome = Penstock({"bench", fs.mounted(), "--set", "manifest_path=" + manifest, "--batch", "4"});
+    INFO(outcome.err);
+    CHECK(outcome.status == 1);
+    CHECK(Has(outcome.err, "1000004.bin"));
+    CHECK(Has(outcome.err, ::strerrorname_np(error)));
   }
 }
 

@@ -74,8 +74,8 @@ TEST_CASE("every byte of every sample arrives on the GPU, with memory used again
     std::set<int64_t> seen;
     for (int64_t step = 0;; ++step) {
       absl::StatusOr<Batch> batch = loader->Next();
-      if (absl::IsOutOfRange(batch.status())) break;
       REQUIRE_OK(batch);
+      if (batch->end_of_epoch()) break;
       const cudaStream_t stream = streams[step % 3];
       CheckOnGpu(*loader, *batch, stream);
       for (const int64_t id : batch->ids()) CHECK(seen.insert(id).second);

@@ -39,8 +39,8 @@ int main(int argc, char** argv) {
   std::vector<int64_t> ids;
   while (true) {
     auto batch = (*loader)->Next();
-    if (absl::IsOutOfRange(batch.status())) break;
     if (!batch.ok()) Die(batch.status());
+    if (batch->end_of_epoch()) break;
     ids.insert(ids.end(), batch->ids().begin(), batch->ids().end());
     ++taken;
   }

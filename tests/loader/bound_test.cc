@@ -49,7 +49,7 @@ EpochReport ReadOnce(const LoaderOptions& options, std::chrono::milliseconds ste
   auto loader = MustOpen(options, Runtime::Create(runtime));
   while (true) {
     const absl::StatusOr<Batch> batch = loader->Next();
-    if (absl::IsOutOfRange(batch.status())) break;
+    if (EpochEnded(batch)) break;
     REQUIRE_OK(batch);
     if (step.count() > 0) std::this_thread::sleep_for(step);
   }

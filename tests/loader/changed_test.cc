@@ -113,7 +113,7 @@ std::vector<int64_t> Take(Loader& loader, int64_t& other) {
   other = 0;
   while (true) {
     auto batch = loader.Next();
-    if (absl::IsOutOfRange(batch.status())) return ids;
+    if (EpochEnded(batch)) return ids;
     REQUIRE_OK(batch);
     for (int64_t i = 0; i < batch->size(); ++i) {
       const int64_t id = batch->ids()[static_cast<size_t>(i)];

@@ -98,7 +98,7 @@ TEST_CASE("a function that grows and shrinks samples runs on compute threads onl
         int64_t samples = 0;
         while (true) {
           auto batch = loader->Next();
-          if (absl::IsOutOfRange(batch.status())) break;
+          if (EpochEnded(batch)) break;
           REQUIRE_OK(batch);
           std::vector<std::pair<int64_t, int64_t>> places;
           for (int64_t i = 0; i < batch->size(); ++i, ++samples) {

@@ -108,12 +108,23 @@ inline std::vector<int64_t> CheckBatch(const Loader& loader, const Batch& batch)
   return {batch.ids().begin(), batch.ids().end()};
 }
 
+// Whether Next() said that the epoch has no batch left.
+inline bool EpochEnded(const absl::StatusOr<Batch>& batch) { return batch.ok() && batch->end_of_epoch(); }
+
+// Takes batches until one fails; OK where the epoch ended without an error.
+inline absl::Status FirstError(Loader& loader) {
+  while (true) {
+    const absl::StatusOr<Batch> batch = loader.Next();
+    if (!batch.ok() || batch->end_of_epoch()) return batch.status();
+  }
+}
+
 // Takes the rest of the epoch; every id in the order of delivery.
 inline std::vector<int64_t> TakeEpoch(Loader& loader) {
   std::vector<int64_t> ids;
   while (true) {
     absl::StatusOr<Batch> batch = loader.Next();
-    if (absl::IsOutOfRange(batch.status())) return ids;
+    if (EpochEnded(batch)) return ids;
     REQUIRE_OK(batch);
     for (const int64_t id : CheckBatch(loader, *batch)) ids.push_back(id);
   }

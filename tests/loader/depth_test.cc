@@ -40,7 +40,7 @@ bool ReadUntil(Loader& loader, const std::function<bool(const SetupReport&)>& en
   const auto end = std::chrono::steady_clock::now() + kPatience;
   while (std::chrono::steady_clock::now() < end) {
     absl::StatusOr<Batch> batch = loader.Next();
-    if (absl::IsOutOfRange(batch.status())) {
+    if (EpochEnded(batch)) {
       REQUIRE_OK(loader.StartEpoch());
       continue;
     }
@@ -117,7 +117,7 @@ TEST_CASE("a loader that has gone deeper gives up what hangs at its deadline, an
     while (!skipped && std::chrono::steady_clock::now() < end) {
       absl::StatusOr<Batch> batch = loader->Next();
       skipped = loader->report().skipped > 0;
-      if (absl::IsOutOfRange(batch.status())) REQUIRE_OK(loader->StartEpoch());
+      if (EpochEnded(batch)) REQUIRE_OK(loader->StartEpoch());
     }
     CHECK(skipped);
     fs.Set("* direct\n* hanghard\n");

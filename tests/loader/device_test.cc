@@ -72,7 +72,7 @@ std::vector<int64_t> TakeDeviceEpoch(Loader& loader) {
   std::vector<int64_t> ids;
   while (true) {
     absl::StatusOr<Batch> batch = loader.Next();
-    if (absl::IsOutOfRange(batch.status())) return ids;
+    if (EpochEnded(batch)) return ids;
     REQUIRE_OK(batch);
     for (const int64_t id : CheckDeviceBatch(loader, *batch)) ids.push_back(id);
   }
@@ -370,7 +370,7 @@ TEST_CASE("a codec's bytes go to the device, its scratch memory does not", "[dev
   int64_t samples = 0;
   while (true) {
     absl::StatusOr<Batch> batch = loader->Next();
-    if (absl::IsOutOfRange(batch.status())) break;
+    if (EpochEnded(batch)) break;
     REQUIRE_OK(batch);
     for (size_t i = 0; i < static_cast<size_t>(batch->size()); ++i, ++samples) {
       const std::string name = loader->manifest()->Name(batch->ids()[i]);

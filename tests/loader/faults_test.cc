@@ -1,6 +1,8 @@
 // Reads that fail, hang and come back late, on a real mounted file system with faults.
+#include <string.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <filesystem>
 #include <thread>
@@ -25,7 +27,62 @@ LoaderOptions OptionsFor(const FaultFs& fs, int64_t batch_size) {
   return options;
 }
 
+// What an epoch came to where one of its samples fails with every try.
+struct Taken {
+  int64_t samples = 0;
+  int64_t errors = 0;
+  absl::Status error;  // the first
+};
+
+// Takes the epoch batch by batch, one sample each; a batch that fails is passed over.
+Taken TakePastErrors(Loader& loader) {
+  Taken taken;
+  while (true) {
+    const absl::StatusOr<Batch> batch = loader.Next();
+    if (EpochEnded(batch)) return taken;
+    if (batch.ok()) {
+      ++taken.samples;
+      continue;
+    }
+    if (taken.errors++ == 0) taken.error = batch.status();
+    if (taken.errors > 1 || !loader.Skip(1).ok()) return taken;
+  }
+}
+
 }  // namespace
+
+TEST_CASE("no errno of a read or an open ends an epoch", "[faults]") {
+  for (const EngineOption engine : {EngineOption::kUring, EngineOption::kThreads}) {
+    FaultFs fs;
+    DataSet::Fill(fs.backing(), 6, -8000, 2);
+    LoaderOptions options = OptionsFor(fs, 1);
+    options.shuffle = false;
+    options.engine = engine;
+    options.open_files = 0;
+    options.deadline_s = 20;
+    Index(options);
+    const auto manifest = Manifest::OpenSaved(options.manifest_path);
+    REQUIRE_OK(manifest);
+    const std::string victim = (*manifest)->Name(2);
+    for (const bool open : {false, true}) {
+      for (int error = 1; error < 134; ++error) {
+        // The kernel itself acts on ENOSYS of FUSE (the request is not sent again) and on EINTR and ERESTART's kin (the call is made again).
+        if (::strerrorname_np(error) == nullptr || error == ENOSYS || error == EINTR || error == EAGAIN || error == ERESTART) continue;
+        fs.Set("* direct\n" + victim + (open ? " openerr " : " errno ") + std::to_string(error) + "\n");
+        auto loader = Loader::Open(options);
+        if (engine == EngineOption::kUring && absl::IsUnavailable(loader.status())) break;
+        REQUIRE_OK(loader);
+        const Taken taken = TakePastErrors(**loader);
+        INFO((open ? "open " : "read ") << ::strerrorname_np(error) << ": " << taken.error.ToString());
+        CHECK(taken.samples == 5);
+        CHECK(taken.errors == 1);
+        CHECK(taken.error.message().find(victim) != std::string::npos);
+        CHECK(taken.error.message().find(::strerrorname_np(error)) != std::string::npos);
+        CHECK((*loader)->report().taken == 6);
+      }
+    }
+  }
+}
 
 TEST_CASE("EIO in one file fails or skips that sample and no other", "[faults]") {
   FaultFs fs;

@@ -87,7 +87,7 @@ std::string Epoch(const DataSet& data, int depth_per_stream, std::string& engine
   std::set<int64_t> seen;
   while (true) {
     auto batch = (*loader)->Next();
-    if (absl::IsOutOfRange(batch.status())) break;
+    if (EpochEnded(batch)) break;
     if (!batch.ok()) return batch.status().ToString();
     for (int64_t i = 0; i < batch->size(); ++i) {
       const int64_t id = batch->ids()[static_cast<size_t>(i)];

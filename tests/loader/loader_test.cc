@@ -181,7 +181,7 @@ TEST_CASE("Stop ends a Next in another thread", "[loader]") {
   while (status.ok()) {
     auto batch = loader->Next();
     status = batch.status();
-    if (absl::IsOutOfRange(status)) status = loader->StartEpoch();
+    if (EpochEnded(batch)) status = loader->StartEpoch();
   }
   stopper.join();
   CHECK(status.code() == absl::StatusCode::kCancelled);

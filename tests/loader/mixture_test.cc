@@ -144,7 +144,7 @@ TEST_CASE("a mixture delivers its data sets by weight, each in its own order and
     ids.insert(ids.end(), batch.begin(), batch.end());
   }
   CheckOwnEpochs(ids);
-  CHECK(absl::IsOutOfRange(loader->Next().status()));
+  CHECK(EpochEnded(loader->Next()));
 }
 
 TEST_CASE("a mixture without a sample more or less on any number of ranks", "[loader]") {
@@ -154,7 +154,7 @@ TEST_CASE("a mixture without a sample more or less on any number of ranks", "[lo
     for (int32_t rank = 0; rank < world_size; ++rank) ranks.push_back(MustOpen(sets.Options(12 / world_size, rank, world_size)));
     for (int64_t step = 0; step < 7; ++step) CHECK(TakeGlobal(ranks) == Expected(sets.Order(), step * 12, 12));
     for (auto& loader : ranks) {
-      CHECK(absl::IsOutOfRange(loader->Next().status()));
+      CHECK(EpochEnded(loader->Next()));
       CHECK(loader->state() == ranks[0]->state());
     }
   }
@@ -242,7 +242,7 @@ TEST_CASE("new weights begin with the next batch, and no data set loses or repea
     change(9, 1);  // the same again changes nothing
     take(41);
     for (auto& loader : ranks) {
-      CHECK(absl::IsOutOfRange(loader->Next().status()));
+      CHECK(EpochEnded(loader->Next()));
       CHECK(loader->setup().members[0].period_samples == 9);
     }
     // Between two epochs.
@@ -348,7 +348,7 @@ TEST_CASE("a file that is gone is named with its own data set", "[loader]") {
     const auto failing = MustOpen(options);
     for (int64_t i = 0; i < 80 && failed.ok(); ++i) {
       const auto batch = failing->Next();
-      if (absl::IsOutOfRange(batch.status()))
+      if (EpochEnded(batch))
         REQUIRE_OK(failing->StartEpoch());
       else
         failed = batch.status();
@@ -362,7 +362,7 @@ TEST_CASE("a file that is gone is named with its own data set", "[loader]") {
     const auto substituting = MustOpen(options);
     while (true) {
       const auto batch = substituting->Next();
-      if (absl::IsOutOfRange(batch.status())) break;
+      if (EpochEnded(batch)) break;
       REQUIRE_OK(batch);
       CheckBatch(*substituting, *batch);
       CHECK(std::count(batch->members().begin(), batch->members().end(), 1) == 3);

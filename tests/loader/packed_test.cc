@@ -60,7 +60,7 @@ class Shards {
     std::vector<int64_t> ids;
     while (true) {
       absl::StatusOr<Batch> batch = loader.Next();
-      if (absl::IsOutOfRange(batch.status())) return ids;
+      if (EpochEnded(batch)) return ids;
       REQUIRE_OK(batch);
       for (int64_t i = 0; i < batch->size(); ++i) {
         const auto bytes = batch->sample(i);

@@ -35,7 +35,7 @@ std::string Take(Loader& loader, int64_t expected) {
   int64_t count = 0;
   while (true) {
     auto batch = loader.Next();
-    if (absl::IsOutOfRange(batch.status())) break;
+    if (EpochEnded(batch)) break;
     if (!batch.ok()) return batch.status().ToString();
     for (int64_t i = 0; i < batch->size(); ++i, ++count) {
       const auto bytes = batch->sample(i);
@@ -266,10 +266,10 @@ TEST_CASE("threads that all call Next get each batch once and nothing worse than
     threads.emplace_back([&] {
       while (true) {
         auto batch = loader->Next();
-        if (batch.ok()) {
-          delivered.fetch_add(batch->size());
-        } else if (absl::IsOutOfRange(batch.status())) {
+        if (EpochEnded(batch)) {
           return;
+        } else if (batch.ok()) {
+          delivered.fetch_add(batch->size());
         } else if (batch.status().code() != absl::StatusCode::kFailedPrecondition) {
           other.fetch_add(1);
         }

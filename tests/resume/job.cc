@@ -184,7 +184,7 @@ class Rank {
   // Takes the next batch and writes it down, in one write. False at an epoch's end, which is the same step on every rank.
   bool Step() {
     absl::StatusOr<Batch> batch = loader_->Next();
-    if (absl::IsOutOfRange(batch.status())) {
+    if (batch.ok() && batch->end_of_epoch()) {
       if (const absl::Status status = loader_->StartEpoch(); !status.ok()) Die(status.ToString());
       Look();
       return false;

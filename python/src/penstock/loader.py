@@ -160,8 +160,7 @@ class Loader(Handle):
             # stays in self._batch: it is the next one, and state() is still the one before it.
             while batch.value is None:
                 code = _library.penstock_loader_next_within(handle, wait_ms, *self._outputs)
-                if code == _capi.OUT_OF_RANGE:
-                    _library.penstock_error_free(self._error)
+                if code == _capi.END_OF_EPOCH:
                     return None
                 if code != _capi.OK:
                     raise _explained(_capi.take_error(code, self._error))
