@@ -29,7 +29,8 @@ enum class IoMode { kAuto, kBuffered, kDirect };
 enum class ErrorPolicy {
   kFail,        ///< Next() returns the error; the position does not advance, and calling Next() again tries again
   kSkip,        ///< length 0, valid[i] = 0; the batch keeps its places
-  kSubstitute,  ///< another sample, chosen by a keyed function of seed, epoch, position and try
+  kSubstitute,  ///< another sample of the run (of `ids`, if given) and of the same data set, chosen by a keyed function of seed, epoch,
+                ///< position and try
 };
 
 /// What is compared with the index beside the length, which always is.
@@ -90,7 +91,11 @@ struct LoaderOptions {
   ErrorPolicy policy = ErrorPolicy::kFail;
   Verify verify = Verify::kNone;
   int32_t retries = 1;          // further tries of a failed read, before the policy
-  int64_t skip_max = 1000;      // samples skipped or substituted in an epoch, before it fails after all
+  // Bounds of what the policies skip and substitute hide. Beyond one of them Next() fails with the cause, and tries the batch again when it
+  // is called again.
+  int64_t skip_max = 1000;      // samples skipped or substituted in an epoch
+  double skip_share_max = 0.25; // the same as a share of the rank's samples in the epoch; 1: no bound
+  int64_t skip_run_max = 32;    // samples in a row, of different files: the sign of a data set that is gone. 0: no bound
   double deadline_s = 600;      // of every wait; an NFS failover takes minutes
   CodecOptions codec;           // identity by default
   int32_t device = -1;          // CUDA ordinal; -1: batches stay in host memory

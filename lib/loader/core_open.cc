@@ -76,6 +76,11 @@ absl::Status LoaderCore::ResolveOrder() {
   if (!order.ok()) return order.status();
   if (options_.disk_blocks && options_.mixture.empty() && manifest_->has_labels()) mixing_.emplace(*manifest_);
   order_.emplace(std::move(order->order));
+  if (options_.policy == ErrorPolicy::kSubstitute) {
+    substitute_ids_ = options_.ids;
+    std::sort(substitute_ids_.begin(), substitute_ids_.end());
+    substitute_ids_.erase(std::unique(substitute_ids_.begin(), substitute_ids_.end()), substitute_ids_.end());
+  }
   epoch_ = plan_epoch_ = first_epoch_ = order->epoch;
   origin_ = order->position;
   return absl::OkStatus();

@@ -180,12 +180,7 @@ absl::StatusOr<LoaderCore::Front> LoaderCore::WaitForFront(std::unique_lock<std:
   }
   if (totals_.begin_ns == 0) totals_.begin_ns = waiting_since_ns_;
   if (!ahead_.empty() && ahead_.front()->state == SlotState::kFailed && ahead_.front()->error_seen) {
-    // The caller wants the batch that failed once more.
-    Slot& front = *ahead_.front();
-    front.state = SlotState::kFilling;
-    front.hung_tries = 0;
-    GiveUp(front.attempt);
-    WakeStreams();
+    TryAgain(*ahead_.front());
   }
   int64_t poll_ns = kCopyPollNs;
   while (true) {
@@ -196,6 +191,10 @@ absl::StatusOr<LoaderCore::Front> LoaderCore::WaitForFront(std::unique_lock<std:
     if (step_ >= StepsOf(epoch_).steps()) return Front::kEndOfEpoch;
     if (!ahead_.empty()) {
       Slot& front = *ahead_.front();
+      if (front.state == SlotState::kReady && !front.decisions.empty()) {
+        FailedRun run = failed_run_;
+        if (absl::Status status = CheckFailures(front, run); !status.ok()) FailByLimit(front, std::move(status));
+      }
       if (front.state == SlotState::kReady) return Front::kReady;
       if (front.state == SlotState::kFailed) {
         front.error_seen = true;
@@ -247,6 +246,11 @@ absl::StatusOr<Batch> LoaderCore::TakeFront() {
     skipped += plan.valid[i] == 0 ? 1 : 0;
     bytes += plan.lengths[i];
     if (plan.valid[i] != 0 && !plan.members.empty()) ++totals_.member_samples[static_cast<size_t>(plan.members[i])];
+  }
+  if (!slot->decisions.empty()) {
+    PENSTOCK_CHECK(CheckFailures(*slot, failed_run_).ok(), "what is handed out was looked at");
+  } else if (!plan.ids.empty()) {
+    failed_run_ = FailedRun();
   }
   int64_t substituted = 0;
   for (const Decision& decision : slot->decisions) substituted += !decision.skip && decision.substitute >= 0 ? 1 : 0;
@@ -311,7 +315,8 @@ absl::Status LoaderCore::StartEpoch(int64_t epoch) {
   }
   epoch_ = next;
   step_ = 0;
-  policy_count_ = 0;
+  broken_.clear();
+  failed_run_ = FailedRun();
   BeginTotals();
   if (mixing_.has_value()) mixing_->Reset();
   WakeStreams();

@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <unordered_set>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -107,7 +108,15 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
     uint32_t index = 0;
     bool skip = false;
     int64_t substitute = -1;
-    int32_t tries = 0;
+    int64_t tries = 0;        // samples that failed at this position
+    int64_t walked = 0;       // of the samples that may stand in its place
+    uint32_t object = 0;      // of the sample itself
+    absl::Status cause;       // of the last failure
+  };
+  // Samples in a row that failed, in the order of the positions; neighbours in one object count once.
+  struct FailedRun {
+    int64_t length = 0;
+    uint32_t object = 0;
   };
   enum class SlotState { kFilling, kCopying, kReady, kFailed };  // kCopying: read, and on its way to the device
   // One batch ahead of the consumer.
@@ -116,6 +125,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
     int64_t step = 0;
     SlotState state = SlotState::kFilling;
     bool error_seen = false;      // kFailed: Next() has returned it
+    bool over_limit = false;      // likewise: more failed than the policy allows
     absl::Status error;
     std::shared_ptr<Attempt> attempt;  // null while a new one is wanted
     std::vector<Decision> decisions;
@@ -200,6 +210,12 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
                            Attempt& attempt);
   void AttemptDone(Slot& slot);
   void ApplyPolicy(Slot& slot, std::vector<SampleFailure> failures, bool hung);
+  static std::vector<SampleFailure> BySample(std::vector<SampleFailure> failures);
+  absl::Status ChooseSubstitute(const Slot& slot, int64_t position, Decision& decision);
+  absl::Status CheckFailures(Slot& slot, FailedRun& run) const;
+  void FailSlot(Slot& slot, absl::Status status);
+  void FailByLimit(Slot& slot, absl::Status status);
+  void TryAgain(Slot& front);
   void DropAhead();
   void MemoryFreed();
   // What a wait for the oldest batch ends with, beside an error.
@@ -283,6 +299,9 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::vector<const DeviceBatch*> complete_;  // PollDevice's, reused
   bool device_watched_ = false;    // a stream without work looks for copies that have ended; one is enough
   std::deque<std::unique_ptr<Slot>> ahead_;
+  std::unordered_set<int64_t> broken_;       // ids that failed since the epoch began: none of them is a substitute
+  FailedRun failed_run_;                     // that the last batch handed out ended with
+  std::vector<int64_t> substitute_ids_;      // policy=substitute and a list of ids: each of them once; const after Open
   std::vector<std::pair<const Attempt*, std::string>> lent_names_;
   struct EpochIo {
     int64_t epoch = 0;
@@ -336,7 +355,6 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   // Guarded by the consumer's turn.
   std::optional<LedgerFile> ledger_;
   std::vector<LedgerEntry> ledger_pending_;  // of the batch that is being handed out
-  int64_t policy_count_ = 0;  // samples that the policy dealt with in this epoch
 };
 
 }  // namespace penstock

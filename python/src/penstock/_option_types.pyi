@@ -39,7 +39,11 @@ class LoaderOptions(TypedDict, total=False):
     retries: int
     """further tries of a failed read, before the policy"""
     skip_max: int
-    """samples skipped or substituted per epoch, before it fails after all"""
+    """Bound of the samples that are skipped or substituted in an epoch; with more of them the epoch fails"""
+    skip_share_max: float
+    """The same bound as a share of the rank's samples in the epoch. 1: no bound"""
+    skip_run_max: int
+    """Bound of the samples in a row, of different files, that are skipped or substituted. 0: no bound"""
     deadline_s: float
     """of every wait, in seconds"""
     device: int
