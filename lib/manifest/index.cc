@@ -75,21 +75,30 @@ absl::Status CheckManifestPath(const DataSet& data_set, const std::string& manif
                    ", whose folder would change with every save. Put it outside, or into a hidden folder as .penstock"));
 }
 
-// The saved manifest, if it serves: intact, of this data set, not older than it, with what was asked for.
-//
-// Errors: NotFound            there is none.
-//         DataLoss            damaged.
-//         FailedPrecondition  stale; or, `readable` false, of a newer penstock.
-absl::StatusOr<std::shared_ptr<const Manifest>> OpenServing(const std::string& path, const DataSet& data_set, const IndexOptions& options,
-                                                            bool& readable) {
-  readable = true;
-  absl::StatusOr<std::shared_ptr<const Manifest>> manifest = ManifestOpener::FromPath(path, data_set.root, ManifestCheck::kAuto);
+// What lies at one place, and what it is good for.
+struct Look {
+  enum class Kind {
+    kNothing,
+    kServes,
+    kStale,    // of this data set and with what was asked for, but older
+    kRebuild,  // damaged, or without what was asked for
+    kRefused,  // not to be believed, of a newer penstock, or not to be read: neither used nor overwritten by an open
+  };
+  Kind kind = Kind::kNothing;
+  std::shared_ptr<const Manifest> manifest;  // kServes and kStale
+  absl::Status why;                          // of all but kServes
+};
+
+Look LookAt(const std::string& path, const DataSet& data_set, const IndexOptions& options) {
+  using Kind = Look::Kind;
+  absl::StatusOr<std::shared_ptr<const Manifest>> manifest =
+      ManifestOpener::FromPath(path, data_set.root, ManifestCheck::kAuto, data_set.trust());
   if (!manifest.ok()) {
-    readable = manifest.status().code() != absl::StatusCode::kFailedPrecondition;
-    return manifest.status();
+    const bool damaged = manifest.status().code() == absl::StatusCode::kDataLoss;
+    return {absl::IsNotFound(manifest.status()) ? Kind::kNothing : damaged ? Kind::kRebuild : Kind::kRefused, nullptr, manifest.status()};
   }
-  const auto unfit = [&](absl::string_view why) {
-    return absl::FailedPreconditionError(absl::StrCat("manifest ", EscapeName(path), " ", why));
+  const auto unfit = [&](absl::string_view why) -> Look {
+    return {Kind::kRebuild, nullptr, absl::FailedPreconditionError(absl::StrCat("manifest ", EscapeName(path), " ", why))};
   };
   const TreeRule rule = (*manifest)->rule();
   if (ManifestOpener::ListName(**manifest) != data_set.list_name) return unfit("is of another list file");
@@ -104,14 +113,25 @@ absl::StatusOr<std::shared_ptr<const Manifest>> OpenServing(const std::string& p
     return unfit("was made with another record_bytes");
   }
   const absl::Status fresh = ManifestOpener::CheckFresh(**manifest);
-  if (fresh.code() == absl::StatusCode::kFailedPrecondition && options.keep_stale) {
-    Log(LogLevel::kWarning, absl::StrCat(fresh.message(),
-                                         ". The run goes on with the saved manifest: what is new is not seen, what is gone fails by name; "
-                                         "penstock index --update looks again"));
-    return manifest;
+  if (fresh.ok()) return {Kind::kServes, *std::move(manifest), fresh};
+  if (absl::IsFailedPrecondition(fresh)) return {Kind::kStale, *std::move(manifest), fresh};
+  return {Kind::kRefused, nullptr, fresh};
+}
+
+// Of several that would serve, the one that was made last: an index that could not be saved beside the data set went to the cache folder.
+const Look* Newest(const std::vector<Look>& looks, Look::Kind kind) {
+  const Look* newest = nullptr;
+  for (const Look& look : looks) {
+    if (look.kind != kind) continue;
+    if (newest == nullptr || ManifestOpener::ScannedUnixNs(*look.manifest) > ManifestOpener::ScannedUnixNs(*newest->manifest)) newest = &look;
   }
-  if (!fresh.ok()) return fresh;
-  return manifest;
+  return newest;
+}
+
+std::vector<Look> LookAtAll(const std::vector<std::string>& places, const DataSet& data_set, const IndexOptions& options) {
+  std::vector<Look> looks;
+  for (const std::string& place : places) looks.push_back(LookAt(place, data_set, options));
+  return looks;
 }
 
 // Tells the samples of one manifest by name.
@@ -164,24 +184,25 @@ void LogResult(const DataSet& data_set, const ManifestData& data, const IndexCou
   if (!text.empty()) Log(LogLevel::kWarning, absl::StrCat("indexing ", data_set.shown(), " left out ", text, ": ", counts.examples));
 }
 
-// Scans, and writes to `path`; empty: into memory.
-absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& records, const std::string& path,
-                                    const IndexOptions& options, Mode mode) {
+// What a scan found: a manifest that is not saved yet.
+struct Scanned {
+  explicit Scanned(const std::string& root) : data(root) {}
+  ManifestData data;
+  IndexCounts counts;
+};
+
+// `before`: what an update compares with, or null.
+//
+// Errors: those of the data set.
+absl::StatusOr<std::unique_ptr<Scanned>> Scan(const DataSet& data_set, const RecordsPlan& records, const Manifest* before,
+                                              const IndexOptions& options) {
   const int64_t start_ns = MonotonicNs();
-  // What Update() compares with. One that cannot be read is as good as none.
-  std::shared_ptr<const Manifest> before;
-  if (mode == Mode::kUpdate && !path.empty()) {
-    absl::StatusOr<std::shared_ptr<const Manifest>> saved = ManifestOpener::FromPath(path, data_set.root, ManifestCheck::kAll);
-    if (saved.ok()) before = *std::move(saved);
-    if (!saved.ok() && saved.status().code() != absl::StatusCode::kNotFound) {
-      Log(LogLevel::kWarning, absl::StrCat(saved.status().message(), " It is rebuilt from nothing"));
-    }
-  }
   timespec now;
   ::clock_gettime(CLOCK_REALTIME, &now);
   const int64_t scanned_ns = int64_t{now.tv_sec} * kNsPerSecond + now.tv_nsec;
 
-  ManifestData data(data_set.root);
+  auto result = std::make_unique<Scanned>(data_set.root);
+  ManifestData& data = result->data;
   data.SetScanTime(scanned_ns);
   ScanOptions scan;
   scan.rule = data_set.rule;
@@ -252,6 +273,14 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& 
     data.SetCrcs(*std::move(crcs));
   }
 
+  LogResult(data_set, data, out.counts, start_ns);
+  result->counts = std::move(out.counts);
+  return result;
+}
+
+// Writes what was scanned to `path`, or into memory where that is empty, and opens it.
+absl::StatusOr<std::shared_ptr<const Manifest>> SaveAt(const std::string& path, const DataSet& data_set, const ManifestData& data,
+                                                       const IndexOptions& options) {
   if (options.progress) {
     IndexProgress saving;
     saving.phase = IndexProgress::Phase::kSaving;
@@ -264,63 +293,66 @@ absl::StatusOr<IndexResult> BuildAt(const DataSet& data_set, const RecordsPlan& 
   absl::Status status = data.WriteTo(*file);
   if (status.ok()) status = file->Commit();
   if (!status.ok()) return status;
-  LogResult(data_set, data, out.counts, start_ns);
-
-  absl::StatusOr<std::shared_ptr<const Manifest>> manifest = absl::UnknownError("");
-  if (path.empty()) {
-    absl::StatusOr<std::shared_ptr<const MappedFile>> mapped =
-        MappedFile::FromDescriptor(file->TakeDescriptor(), EscapeName(data_set.root), MappedFile::Mode::kAuto);
-    if (!mapped.ok()) return mapped.status();
-    manifest = ManifestOpener::FromMapping(*std::move(mapped), "", data_set.root, ManifestCheck::kHeader);
-  } else {
-    manifest = ManifestOpener::FromPath(path, data_set.root, ManifestCheck::kHeader);
-  }
-  if (!manifest.ok()) return manifest.status();
-  return IndexResult{*std::move(manifest), out.counts};
+  if (!path.empty()) return ManifestOpener::FromPath(path, data_set.root, ManifestCheck::kHeader, data_set.trust());
+  return ManifestOpener::FromMapping(MappedFile::FromMemory(file->TakeMemory()), "", data_set.root, ManifestCheck::kHeader);
 }
 
-// Builds at `path` under its lease, or waits for who holds it.
-absl::StatusOr<IndexResult> BuildUnderLease(const DataSet& data_set, const RecordsPlan& records, const std::string& path,
-                                            const IndexOptions& options, Mode mode) {
-  const std::string lease_path = absl::StrCat(path, ".lease");
-  LeaseWatch watch(lease_path);
+// Whose turn it is to build at one place.
+struct Turn {
+  std::unique_ptr<Lease> lease;              // ours; null where the holder ended without a manifest, and we build beside the next one
+  std::shared_ptr<const Manifest> manifest;  // or the holder has made one that serves
+  absl::Status unusable;                     // or nobody can build there
+};
+
+// Takes the lease of `place`, or waits for its holder. Each way round the loop either waits for a living holder, removes a dead one's
+// lease, or lost to another process that did; all of them end at the deadline.
+//
+// Errors: DeadlineExceeded  a living holder has been indexing for longer than options.wait_s.
+absl::StatusOr<Turn> TakeTurn(const std::string& place, const std::vector<std::string>& places, const DataSet& data_set,
+                              const IndexOptions& options, Mode mode) {
+  Turn turn;
+  const std::string lease_path = absl::StrCat(place, ".lease");
+  LeaseWatch watch(lease_path, data_set.trust());
   const int64_t start_ns = MonotonicNs();
   int64_t reported_ns = start_ns;
   bool waited = false;
   for (;;) {
     absl::StatusOr<std::unique_ptr<Lease>> lease = Lease::TryAcquire(lease_path);
-    if (!lease.ok()) return lease.status();
-    if (*lease != nullptr) {
-      if (mode == Mode::kOpen) {
-        // Somebody may have finished between our look and the lease.
-        bool readable;
-        absl::StatusOr<std::shared_ptr<const Manifest>> saved = OpenServing(path, data_set, options, readable);
-        if (saved.ok()) return IndexResult{*std::move(saved), {}};
-        if (!readable) return saved.status();
-        if (saved.status().code() != absl::StatusCode::kNotFound) {
-          Log(LogLevel::kWarning, absl::StrCat(saved.status().message(), ". It is rebuilt now"));
-        }
-      }
-      return BuildAt(data_set, records, path, options, mode);
+    if (!lease.ok()) {
+      turn.unusable = lease.status();
+      return turn;
     }
+    if (*lease != nullptr) {
+      turn.lease = *std::move(lease);
+      return turn;
+    }
+    const auto deadline = [&] {
+      return absl::DeadlineExceededError(
+          absl::StrFormat("data set %s: waited %.1f s for %s, which holds the lease %s. If it does not index any more, remove that file; "
+                          "else wait longer (wait_s)",
+                          data_set.shown(), static_cast<double>(MonotonicNs() - start_ns) / kNsPerSecond, watch.holder(),
+                          EscapeName(lease_path)));
+    };
     LeaseWatch::State state = watch.Look();
     if (state == LeaseWatch::State::kDead) {
-      Log(LogLevel::kWarning,
-          absl::StrCat("the lease ", EscapeName(lease_path), " of ", watch.holder(), " is taken over: its holder has ended"));
-      watch.Remove();
-      continue;
+      const std::string holder = watch.holder();
+      if (!watch.Remove()) {
+        turn.unusable = absl::PermissionDeniedError(watch.why());
+        return turn;
+      }
+      Log(LogLevel::kWarning, absl::StrCat("the lease ", EscapeName(lease_path), " of ", holder, " is taken over: its holder has ended"));
     }
-    if (!waited) Log(LogLevel::kInfo, absl::StrCat("waiting for ", watch.holder(), ", which indexes ", data_set.shown()));
-    waited = true;
-    for (int64_t pause_ns = 5 * kNsPerMs; state == LeaseWatch::State::kHeld; state = watch.Look()) {
+    if (state == LeaseWatch::State::kHeld) {
+      // The one that was waited for has ended, without a manifest that serves. Those who waited do not queue up behind each other.
+      if (waited && mode == Mode::kOpen) return turn;
+      if (!waited) Log(LogLevel::kInfo, absl::StrCat("waiting for ", watch.holder(), ", which indexes ", data_set.shown()));
+      waited = true;
+    }
+    bool ended = state == LeaseWatch::State::kGone;
+    for (int64_t pause_ns = 5 * kNsPerMs; state == LeaseWatch::State::kHeld && !ended; state = watch.Look(), ended = watch.changed_hands()) {
       const int64_t now_ns = MonotonicNs();
       const double waited_s = static_cast<double>(now_ns - start_ns) / kNsPerSecond;
-      if (waited_s >= options.wait_s) {
-        return absl::DeadlineExceededError(
-            absl::StrFormat("data set %s: waited %.1f s for %s, which holds the lease %s. If it does not index any more, remove that file; "
-                            "else wait longer (wait_s)",
-                            data_set.shown(), waited_s, watch.holder(), EscapeName(lease_path)));
-      }
+      if (waited_s >= options.wait_s) return deadline();
       if (now_ns - reported_ns >= kWaitReportNs) {
         reported_ns = now_ns;
         Log(LogLevel::kInfo, absl::StrFormat("waiting for %s, which indexes %s, for %.0f s of at most %.0f s", watch.holder(),
@@ -336,19 +368,28 @@ absl::StatusOr<IndexResult> BuildUnderLease(const DataSet& data_set, const Recor
       std::this_thread::sleep_for(std::chrono::nanoseconds(pause_ns));
       pause_ns = std::min(pause_ns * 2, 100 * kNsPerMs);
     }
-    if (mode == Mode::kOpen && state == LeaseWatch::State::kGone) {
-      // Looked at without the lease, so that all who waited go on at once.
-      bool readable;
-      absl::StatusOr<std::shared_ptr<const Manifest>> saved = OpenServing(path, data_set, options, readable);
-      if (saved.ok()) return IndexResult{*std::move(saved), {}};
+    if (state == LeaseWatch::State::kUnusable) {
+      turn.unusable = absl::PermissionDeniedError(watch.why());
+      return turn;
     }
+    if (mode == Mode::kOpen && (ended || state == LeaseWatch::State::kGone)) {
+      // Looked at without the lease, so that all who waited go on at once.
+      const std::vector<Look> looks = LookAtAll(places, data_set, options);
+      if (const Look* found = Newest(looks, Look::Kind::kServes); found != nullptr) {
+        turn.manifest = found->manifest;
+        return turn;
+      }
+    }
+    if (static_cast<double>(MonotonicNs() - start_ns) / kNsPerSecond >= options.wait_s) return deadline();
+    SleepNs(kNsPerMs);
   }
 }
 
 // How the data set was indexed before, where its samples were records: so that it can be indexed again without being told.
 std::optional<RecordsPlan> SavedRecords(const std::vector<std::string>& places, const DataSet& data_set) {
   for (const std::string& place : places) {
-    const absl::StatusOr<std::shared_ptr<const Manifest>> saved = ManifestOpener::FromPath(place, data_set.root, ManifestCheck::kHeader);
+    const absl::StatusOr<std::shared_ptr<const Manifest>> saved =
+        ManifestOpener::FromPath(place, data_set.root, ManifestCheck::kHeader, data_set.trust());
     if (!saved.ok()) continue;
     if ((*saved)->record_bytes() == 0 || ManifestOpener::ListName(**saved) != data_set.list_name) return std::nullopt;
     const layout::RecordSource source = ManifestOpener::RecordSource(**saved);
@@ -364,45 +405,122 @@ std::optional<RecordsPlan> SavedRecords(const std::vector<std::string>& places, 
   return std::nullopt;
 }
 
+// What an update compares with: the newest that is saved. One that cannot be read is as good as none.
+std::shared_ptr<const Manifest> SavedBefore(const std::vector<std::string>& places, const DataSet& data_set) {
+  std::vector<Look> looks;
+  for (const std::string& place : places) {
+    absl::StatusOr<std::shared_ptr<const Manifest>> saved =
+        ManifestOpener::FromPath(place, data_set.root, ManifestCheck::kAll, data_set.trust());
+    if (saved.ok()) {
+      looks.push_back({Look::Kind::kServes, *std::move(saved), absl::OkStatus()});
+    } else if (!absl::IsNotFound(saved.status())) {
+      Log(LogLevel::kWarning, absl::StrCat(saved.status().message(), " It is rebuilt from nothing"));
+    }
+  }
+  const Look* newest = Newest(looks, Look::Kind::kServes);
+  return newest == nullptr ? nullptr : newest->manifest;
+}
+
+// An open that finds nothing that serves; a build; an update. What was scanned is saved at the first place that takes it: whatever keeps a
+// place from that, the next one is tried. For an open the last is memory.
+absl::StatusOr<IndexResult> MakeManifest(const DataSet& data_set, const std::vector<std::string>& places, const IndexOptions& options,
+                                         Mode mode, std::string refused) {
+  std::optional<RecordsPlan> saved_records;
+  if (options.format == ShardFormat::kAuto && mode != Mode::kBuild) saved_records = SavedRecords(places, data_set);
+  const absl::StatusOr<RecordsPlan> records = PlanRecords(data_set, options, saved_records.has_value() ? &*saved_records : nullptr);
+  if (!records.ok()) return records.status();
+
+  std::unique_ptr<Scanned> scanned;
+  const auto scan = [&]() -> absl::Status {
+    if (scanned != nullptr) return absl::OkStatus();
+    std::shared_ptr<const Manifest> before;
+    if (mode == Mode::kUpdate) before = SavedBefore(places, data_set);
+    absl::StatusOr<std::unique_ptr<Scanned>> result = Scan(data_set, *records, before.get(), options);
+    if (result.ok()) scanned = *std::move(result);
+    return result.status();
+  };
+  absl::StatusCode code = absl::StatusCode::kPermissionDenied;
+  bool unwritable = true;  // by permission, which is no fault
+  // Kept until the end: who waits for one of them finds the manifest at another place.
+  std::vector<std::unique_ptr<Lease>> leases;
+  for (const std::string& place : places) {
+    absl::Status status = PreparePlace(place);
+    if (status.ok()) {
+      // Whether the place can be written shows at its lease, before the scan.
+      absl::StatusOr<Turn> turn = TakeTurn(place, places, data_set, options, mode);
+      // After the scan another process's is not waited for.
+      if (!turn.ok() && scanned == nullptr) return turn.status();
+      status = turn.ok() ? turn->unusable : turn.status();
+      if (status.ok() && turn->manifest != nullptr) return IndexResult{std::move(turn->manifest), {}};
+      if (status.ok()) {
+        if (turn->lease != nullptr) leases.push_back(std::move(turn->lease));
+        if (mode == Mode::kOpen && scanned == nullptr) {
+          // Somebody may have finished between our look and the lease.
+          const std::vector<Look> looks = LookAtAll(places, data_set, options);
+          if (const Look* found = Newest(looks, Look::Kind::kServes); found != nullptr) return IndexResult{found->manifest, {}};
+          for (const Look& look : looks) {
+            if (look.kind != Look::Kind::kStale && look.kind != Look::Kind::kRebuild) continue;
+            Log(LogLevel::kWarning, absl::StrCat(look.why.message(), ". It is rebuilt now"));
+            break;
+          }
+        }
+        if (absl::Status error = scan(); !error.ok()) return error;
+        absl::StatusOr<std::shared_ptr<const Manifest>> saved = SaveAt(place, data_set, scanned->data, options);
+        if (saved.ok()) {
+          if (!refused.empty()) {
+            Log(unwritable ? LogLevel::kInfo : LogLevel::kWarning,
+                absl::StrCat("the manifest of ", data_set.shown(), " is saved at ", EscapeName(place), ": ", refused,
+                             unwritable ? "" : ". Mend that, or give manifest_path"));
+          }
+          return IndexResult{*std::move(saved), std::move(scanned->counts)};
+        }
+        status = saved.status();
+      }
+    }
+    if (refused.empty()) code = status.code();
+    unwritable = unwritable && IsUnwritable(status);
+    absl::StrAppend(&refused, refused.empty() ? "" : "; ", status.message());
+  }
+  if (refused.empty()) refused = "there is no place for it";
+  const std::string saved_nowhere = absl::StrCat("the manifest of ", data_set.shown(), " can be saved nowhere");
+  constexpr absl::string_view kCure = ". Give manifest_path, or set XDG_CACHE_HOME to a folder that can be written";
+  if (mode != Mode::kOpen) return absl::Status(code, absl::StrCat(saved_nowhere, ": ", refused, kCure));
+  Log(LogLevel::kWarning, absl::StrCat(saved_nowhere, " and is made anew in each run: ", refused, kCure));
+  if (absl::Status error = scan(); !error.ok()) return error;
+  absl::StatusOr<std::shared_ptr<const Manifest>> in_memory = SaveAt("", data_set, scanned->data, options);
+  if (!in_memory.ok()) return in_memory.status();
+  return IndexResult{*std::move(in_memory), std::move(scanned->counts)};
+}
+
 absl::StatusOr<IndexResult> Index(absl::string_view root, const IndexOptions& options, Mode mode) {
   const absl::StatusOr<DataSet> data_set = FindDataSet(root, options.rule);
   if (!data_set.ok()) return data_set.status();
   const absl::Status path_status = CheckManifestPath(*data_set, options.manifest_path);
   if (!path_status.ok()) return path_status;
-  const std::vector<std::string> places = ManifestPlaces(*data_set, options.manifest_path);
-  if (mode == Mode::kOpen) {
-    for (const std::string& place : places) {
-      bool readable;
-      absl::StatusOr<std::shared_ptr<const Manifest>> saved = OpenServing(place, *data_set, options, readable);
-      if (saved.ok()) return IndexResult{*std::move(saved), {}};
-      if (!readable) return saved.status();
-    }
-  }
-  std::optional<RecordsPlan> saved_records;
-  if (options.format == ShardFormat::kAuto && mode != Mode::kBuild) saved_records = SavedRecords(places, *data_set);
-  const absl::StatusOr<RecordsPlan> records = PlanRecords(*data_set, options, saved_records.has_value() ? &*saved_records : nullptr);
-  if (!records.ok()) return records.status();
+  std::vector<std::string> places = ManifestPlaces(*data_set, options.manifest_path);
   std::string refused;
-  for (const std::string& place : places) {
-    absl::Status status = PreparePlace(place);
-    if (status.ok()) {
-      // Whether the place can be written shows at its lease, before the scan.
-      absl::StatusOr<IndexResult> result = BuildUnderLease(*data_set, *records, place, options, mode);
-      if (result.ok()) return result;
-      status = result.status();
-      if (!IsUnwritable(status) || ::access(ParentFolder(place).c_str(), W_OK) == 0) return status;
-    } else if (!IsUnwritable(status)) {
-      return status;
+  if (mode == Mode::kOpen) {
+    const std::vector<Look> looks = LookAtAll(places, *data_set, options);
+    if (const Look* found = Newest(looks, Look::Kind::kServes); found != nullptr) return IndexResult{found->manifest, {}};
+    if (const Look* stale = Newest(looks, Look::Kind::kStale); stale != nullptr && options.keep_stale) {
+      Log(LogLevel::kWarning, absl::StrCat(stale->why.message(),
+                                           ". The run goes on with the saved manifest: what is new is not seen, what is gone fails by name; "
+                                           "penstock index --update looks again"));
+      return IndexResult{stale->manifest, {}};
     }
-    absl::StrAppend(&refused, refused.empty() ? "" : "; ", status.message());
+    std::vector<std::string> usable;
+    for (size_t i = 0; i < places.size(); ++i) {
+      if (looks[i].kind != Look::Kind::kRefused) {
+        usable.push_back(std::move(places[i]));
+        continue;
+      }
+      // What the user named is used or is an error; the default places are a convenience.
+      if (!options.manifest_path.empty()) return looks[i].why;
+      absl::StrAppend(&refused, refused.empty() ? "" : "; ", looks[i].why.message());
+    }
+    places = std::move(usable);
   }
-  if (!options.manifest_path.empty() || mode != Mode::kOpen) {
-    return absl::PermissionDeniedError(absl::StrCat("the manifest of ", data_set->shown(), " can be saved nowhere: ", refused,
-                                                    ". Give manifest_path, or set XDG_CACHE_HOME"));
-  }
-  Log(LogLevel::kWarning, absl::StrCat("the manifest of ", data_set->shown(), " can be saved nowhere and is made anew in each run: ",
-                                       refused, ". Give manifest_path, or set XDG_CACHE_HOME"));
-  return BuildAt(*data_set, *records, "", options, mode);
+  return MakeManifest(*data_set, places, options, mode, std::move(refused));
 }
 
 }  // namespace

@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/io_error.h"
 #include "base/unique_fd.h"
+#include "manifest/save_file.h"
 
 namespace penstock {
 namespace {
@@ -98,16 +99,25 @@ bool ParseContent(const std::string& content, Holder& holder) {
 }
 
 // Removes the file if it is still the one with this content. Under flock(2), so that two who take over do not remove the lease
-// that the first of them has just made; where flock does not work the worst case is double work.
-void RemoveIfStill(const std::string& path, const std::string& content) {
-  const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-  if (!fd.valid()) return;
-  ::flock(fd.get(), LOCK_EX);
-  struct stat of_fd;
+// that the first of them has just made; where flock does not work the worst case is double work. Any reader may hold that lock, so that it
+// is not waited for without end. False where the file is still there; then errno says why.
+bool RemoveIfStill(const std::string& path, const std::string& content, uint64_t device, uint64_t inode) {
+  // Read permission is enough for flock(2) and for comparing; a lease that may not even be read is told by its inode.
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!fd.valid() && errno == ENOENT) return true;
   struct stat of_path;
-  if (::fstat(fd.get(), &of_fd) != 0 || ::lstat(path.c_str(), &of_path) != 0) return;
-  if (of_fd.st_dev != of_path.st_dev || of_fd.st_ino != of_path.st_ino || ReadAll(fd.get()) != content) return;
-  ::unlink(path.c_str());
+  if (fd.valid()) {
+    constexpr int kTries = 50;
+    for (int i = 0; i < kTries && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK; ++i) SleepNs(10 * kNsPerMs);
+    struct stat of_fd;
+    if (::fstat(fd.get(), &of_fd) != 0) return false;
+    device = of_fd.st_dev;
+    inode = of_fd.st_ino;
+    if (ReadAll(fd.get()) != content) return true;
+  }
+  if (::lstat(path.c_str(), &of_path) != 0) return errno == ENOENT;
+  if (of_path.st_dev != device || of_path.st_ino != inode) return true;
+  return ::unlink(path.c_str()) == 0 || errno == ENOENT;
 }
 
 }  // namespace
@@ -118,14 +128,18 @@ absl::StatusOr<std::unique_ptr<Lease>> Lease::TryAcquire(const std::string& path
     if (!fd.valid()) {
       if (errno == EEXIST) return std::unique_ptr<Lease>();
       if (errno == EINTR) continue;
-      return IoError(errno, absl::StrCat("creation of the lease ", EscapeName(path)));
+      return SaveError(errno, absl::StrCat("creation of the lease ", EscapeName(path)));
     }
     std::string content = OwnContent();
+    if (const int error_number = ErrorOfFileSize(content.size()); error_number != 0) {
+      ::unlink(path.c_str());
+      return SaveError(error_number, absl::StrCat("write of the lease ", EscapeName(path)));
+    }
     const ssize_t written = ::write(fd.get(), content.data(), content.size());
     if (written != static_cast<ssize_t>(content.size())) {
       const int error_number = written < 0 ? errno : ENOSPC;
       ::unlink(path.c_str());
-      return IoError(error_number, absl::StrCat("write of the lease ", EscapeName(path)));
+      return SaveError(error_number, absl::StrCat("write of the lease ", EscapeName(path)));
     }
     return std::unique_ptr<Lease>(new Lease(path, std::move(content)));
   }
@@ -153,19 +167,41 @@ Lease::~Lease() {
   }
   ended_.notify_all();
   if (toucher_.joinable()) toucher_.join();
-  RemoveIfStill(path_, content_);
+  struct stat info;
+  if (::lstat(path_.c_str(), &info) == 0) RemoveIfStill(path_, content_, info.st_dev, info.st_ino);
+}
+
+LeaseWatch::State LeaseWatch::Unusable(std::string why) {
+  why_ = std::move(why);
+  return State::kUnusable;
 }
 
 LeaseWatch::State LeaseWatch::Look() {
-  const UniqueFd fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat info;
-  if (!fd.valid() || ::fstat(fd.get(), &info) != 0) return errno == ENOENT ? State::kGone : State::kHeld;
-  std::string content = ReadAll(fd.get());
+  if (::lstat(path_.c_str(), &info) != 0) {
+    if (errno == ENOENT) return State::kGone;
+    return Unusable(absl::StrCat("the lease ", EscapeName(path_), " cannot be looked at: ", ErrnoText(errno)));
+  }
+  if (!S_ISREG(info.st_mode)) {
+    const absl::string_view what = S_ISDIR(info.st_mode) ? "a folder" : S_ISLNK(info.st_mode) ? "a symbolic link" : "no regular file";
+    return Unusable(absl::StrCat(EscapeName(path_), " is ", what, ", where the lease is to be. Remove it"));
+  }
+  if (const std::string why = trust_.WhyNotOwner(info); !why.empty()) {
+    return Unusable(absl::StrCat("the lease ", EscapeName(path_), " ", why, ". Have it removed"));
+  }
+  // Without read permission the holder stays unknown, and the times of the file tell.
+  const UniqueFd fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!fd.valid() && errno == ENOENT) return State::kGone;
+  std::string content = fd.valid() ? ReadAll(fd.get()) : "";
+  // A lease that was being written at the look before is the same one.
+  Holder holder_before;
+  changed_hands_ = content != content_ && ParseContent(content_, holder_before);
   const int64_t mtime_ns = int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec;
-  if (seen_ns_ == 0 || content != content_ || mtime_ns != mtime_ns_ || info.st_ino != inode_) {
+  if (seen_ns_ == 0 || content != content_ || mtime_ns != mtime_ns_ || info.st_ino != inode_ || info.st_dev != device_) {
     seen_ns_ = MonotonicNs();
     content_ = std::move(content);
     mtime_ns_ = mtime_ns;
+    device_ = info.st_dev;
     inode_ = info.st_ino;
   }
   Holder holder;
@@ -181,7 +217,12 @@ LeaseWatch::State LeaseWatch::Look() {
   return MonotonicNs() - seen_ns_ > dead_after_ns_ ? State::kDead : State::kHeld;
 }
 
-void LeaseWatch::Remove() { RemoveIfStill(path_, content_); }
+bool LeaseWatch::Remove() {
+  if (RemoveIfStill(path_, content_, device_, inode_)) return true;
+  why_ = absl::StrCat("the lease ", EscapeName(path_), " of ", holder(), ", which has ended, cannot be removed: ", ErrnoText(errno),
+                      ". Have it removed by a user that may");
+  return false;
+}
 
 std::string LeaseWatch::holder() const {
   Holder holder;

@@ -65,8 +65,8 @@ Manifest::Manifest() : impl_(new Impl) {}
 Manifest::~Manifest() = default;
 
 absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromPath(const std::string& path, const std::string& root,
-                                                                         ManifestCheck check) {
-  absl::StatusOr<std::shared_ptr<const MappedFile>> file = MappedFile::Open(path);
+                                                                         ManifestCheck check, const Trust& trust) {
+  absl::StatusOr<std::shared_ptr<const MappedFile>> file = MappedFile::Open(path, MappedFile::Mode::kAuto, &trust);
   if (!file.ok()) return file.status();
   return FromMapping(*std::move(file), path, root, check);
 }
@@ -287,8 +287,10 @@ std::string ManifestOpener::LabelsPath(const Manifest& manifest) { return manife
 std::string ManifestOpener::ListName(const Manifest& manifest) { return manifest.impl_->list_name; }
 
 absl::StatusOr<std::shared_ptr<const Manifest>> Manifest::OpenSaved(absl::string_view manifest_path, const OpenSavedOptions& options) {
+  // Without a root nothing but the manifest itself tells of its data set, and so of its owner.
+  const Trust trust = options.root.empty() ? Trust() : Trust::OfDataSet(AbsolutePath(options.root), "");
   absl::StatusOr<std::shared_ptr<const Manifest>> manifest =
-      ManifestOpener::FromPath(AbsolutePath(manifest_path), options.root, options.check);
+      ManifestOpener::FromPath(AbsolutePath(manifest_path), options.root, options.check, trust);
   if (!manifest.ok() || !options.check_root) return manifest;
   const absl::Status status = ManifestOpener::CheckFresh(**manifest);
   if (status.code() == absl::StatusCode::kFailedPrecondition) {

@@ -380,7 +380,8 @@ absl::Status ManifestData::WriteTo(SaveFile& out) const {
     static constexpr char kZeros[layout::kColumnAlignment] = {};
     return write(kZeros, AlignUp(written, layout::kColumnAlignment) - written);
   };
-  absl::Status status = write(&header, sizeof header);
+  absl::Status status = out.Reserve(header.file_bytes);
+  if (status.ok()) status = write(&header, sizeof header);
   if (status.ok()) status = write(columns.data(), columns.size() * sizeof(layout::Column));
   if (status.ok()) status = pad();
   for (size_t i = 0; i < sources.size() && status.ok(); ++i) {

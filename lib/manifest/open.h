@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "manifest/layout.h"
 #include "manifest/map_file.h"
+#include "manifest/trust.h"
 #include "penstock/manifest.h"
 
 namespace penstock {
@@ -23,7 +24,9 @@ class ManifestOpener {
   // `root` empty: as saved.
   static absl::StatusOr<std::shared_ptr<const Manifest>> FromMapping(std::shared_ptr<const MappedFile> file, const std::string& path,
                                                                      const std::string& root, ManifestCheck check);
-  static absl::StatusOr<std::shared_ptr<const Manifest>> FromPath(const std::string& path, const std::string& root, ManifestCheck check);
+  // Errors: those of FromMapping; NotFound  there is none; PermissionDenied  it is a symbolic link, or not to be believed.
+  static absl::StatusOr<std::shared_ptr<const Manifest>> FromPath(const std::string& path, const std::string& root, ManifestCheck check,
+                                                                  const Trust& trust);
 
   // FailedPrecondition where the data set has changed since the manifest was made; names what differs, without a cure.
   static absl::Status CheckFresh(const Manifest& manifest);

@@ -45,7 +45,7 @@ absl::Status MakeFolders(const std::string& folder, mode_t mode) {
     if (!status.ok()) return status;
     if (::mkdir(folder.c_str(), mode) == 0 || errno == EEXIST) return absl::OkStatus();
   }
-  return IoError(errno, absl::StrCat("mkdir of ", EscapeName(folder)));
+  return SaveError(errno, absl::StrCat("mkdir of ", EscapeName(folder)));
 }
 
 }  // namespace
@@ -68,6 +68,10 @@ SplitName SplitAtLastSlash(absl::string_view path) {
 }
 
 std::string DataSet::shown() const { return EscapeName(list_name.empty() ? root : absl::StrCat(root == "/" ? "" : root, "/", list_name)); }
+
+Trust DataSet::trust() const {
+  return Trust::OfDataSet(root, list_name.empty() ? "" : absl::StrCat(root == "/" ? "" : root, "/", list_name));
+}
 
 absl::StatusOr<DataSet> FindDataSet(absl::string_view path, TreeRule rule) {
   if (path.empty()) return absl::InvalidArgumentError("the data set's path is empty; give a folder or a list file");

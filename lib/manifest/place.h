@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "manifest/trust.h"
 #include "penstock/manifest.h"
 
 namespace penstock {
@@ -27,6 +28,7 @@ struct DataSet {
   std::string list_name;  // of a list file in root; empty for a folder
   TreeRule rule = TreeRule::kAuto;  // kList exactly where list_name is set
   std::string shown() const;  // escaped, for messages
+  Trust trust() const;        // whose manifests of it are believed
 };
 
 // Errors: NotFound         nothing is there.

@@ -2,7 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,11 +10,13 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <ctime>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
+#include "base/check.h"
 #include "base/io_error.h"
 
 namespace penstock {
@@ -54,14 +56,8 @@ absl::StatusOr<SaveFile> SaveFile::Create(const std::string& path) {
     const std::string temporary = absl::StrCat(path, ".tmp-", ::getpid(), "-", now.tv_nsec, "-", counter.fetch_add(1));
     const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (fd >= 0) return SaveFile(path, temporary, UniqueFd(fd));
-    if (errno != EEXIST && errno != EINTR) return IoError(errno, absl::StrCat("creation of ", EscapeName(temporary)));
+    if (errno != EEXIST && errno != EINTR) return SaveError(errno, absl::StrCat("creation of ", EscapeName(temporary)));
   }
-}
-
-absl::StatusOr<SaveFile> SaveFile::CreateInMemory(const std::string& name) {
-  const int fd = ::memfd_create("penstock-manifest", MFD_CLOEXEC);
-  if (fd < 0) return IoError(errno, absl::StrCat("memfd_create for ", EscapeName(name)));
-  return SaveFile(name, "", UniqueFd(fd));
 }
 
 SaveFile::~SaveFile() {
@@ -69,10 +65,27 @@ SaveFile::~SaveFile() {
 }
 
 absl::Status SaveFile::Error(int error_number, const char* what) const {
-  return IoError(error_number, absl::StrCat("saving the manifest ", EscapeName(path_), ": ", what));
+  return SaveError(error_number, absl::StrCat("saving the manifest ", EscapeName(path_), ": ", what));
+}
+
+absl::Status SaveFile::Reserve(uint64_t bytes) {
+  if (!fd_.valid()) {
+    absl::StatusOr<MemoryBlock> memory = MemoryBlock::Make(bytes, EscapeName(path_));
+    if (!memory.ok()) return memory.status();
+    memory_ = *std::move(memory);
+    return absl::OkStatus();
+  }
+  if (const int error_number = ErrorOfFileSize(bytes); error_number != 0) return Error(error_number, "its size");
+  return absl::OkStatus();
 }
 
 absl::Status SaveFile::Write(const void* data, size_t bytes) {
+  if (!fd_.valid()) {
+    PENSTOCK_CHECK(bytes <= memory_.bytes() - written_, "no more is written than was reserved");
+    if (bytes > 0) std::memcpy(memory_.data() + written_, data, bytes);
+    written_ += bytes;
+    return absl::OkStatus();
+  }
   const char* next = static_cast<const char*>(data);
   while (bytes > 0) {
     const ssize_t written = ::write(fd_.get(), next, std::min(bytes, size_t{1} << 30));
@@ -80,6 +93,7 @@ absl::Status SaveFile::Write(const void* data, size_t bytes) {
       if (errno == EINTR) continue;
       return Error(errno, "write");
     }
+    if (written == 0) return Error(ENOSPC, "write");
     next += written;
     bytes -= static_cast<size_t>(written);
   }
@@ -87,8 +101,10 @@ absl::Status SaveFile::Write(const void* data, size_t bytes) {
 }
 
 absl::Status SaveFile::Commit() {
-  if (temporary_path_.empty()) return absl::OkStatus();
-  if (::fsync(fd_.get()) != 0) return Error(errno, "fsync");
+  if (!fd_.valid()) return absl::OkStatus();
+  // Where nothing can be synced (fsync(2), EINVAL; other systems ENOSYS and EOPNOTSUPP) a file is as safe as any other there.
+  const auto cannot_sync = [](int error_number) { return error_number == EINVAL || error_number == ENOTSUP || error_number == ENOSYS; };
+  if (::fsync(fd_.get()) != 0 && !cannot_sync(errno)) return Error(errno, "fsync");
   // Network file systems report a full disk at close(2).
   if (::close(fd_.Release()) != 0 && errno != EINTR) {
     const int error_number = errno;
@@ -103,10 +119,19 @@ absl::Status SaveFile::Commit() {
   temporary_path_.clear();
   const std::string folder = ParentFolder(path_);
   const UniqueFd folder_fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder_fd.valid()) return Error(errno, "open of its folder");
-  // Some file systems cannot sync a folder (fsync(2), EINVAL); they order the rename themselves or promise nothing anyway.
-  if (::fsync(folder_fd.get()) != 0 && errno != EINVAL && errno != ENOTSUP && errno != EBADF) return Error(errno, "fsync of its folder");
+  // A folder that may be written and not read, or that cannot be synced: the whole file is there, and after a crash it or the one before.
+  if (!folder_fd.valid() && errno != EACCES) return Error(errno, "open of its folder");
+  if (folder_fd.valid() && ::fsync(folder_fd.get()) != 0 && !cannot_sync(errno) && errno != EBADF) return Error(errno, "fsync of its folder");
   return absl::OkStatus();
+}
+
+int ErrorOfFileSize(uint64_t bytes) {
+  rlimit limit{};
+  return ::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && bytes > limit.rlim_cur ? EFBIG : 0;
+}
+
+absl::Status SaveError(int error_number, absl::string_view what) {
+  return absl::Status(ErrnoToCode(error_number), absl::StrCat(what, ": ", ErrnoText(error_number)));
 }
 
 }  // namespace penstock

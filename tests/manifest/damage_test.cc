@@ -318,20 +318,31 @@ TEST_CASE("records whose column is not known are refused, not taken for whole fi
 
 TEST_CASE("another layout version is refused and never overwritten", "[manifest]") {
   LogCapture log;
+  TempFolder cache;
+  CacheHome home(cache.path());
   TempFolder tree;
-  tree.Write("x");
-  const auto built = Manifest::Build(tree.path());
+  tree.Write("set/x");
+  const std::string root = tree.At("set");
+  const auto built = Manifest::Build(root);
   REQUIRE_OK(built);
-  std::string bytes = ReadFile(built->manifest->path());
+  const std::string path = built->manifest->path();
+  std::string bytes = ReadFile(path);
   layout::Header header = HeaderOf(bytes);
-  header.version = 2;
+  header.version = layout::kVersion + 1;
   SetHeader(bytes, header);
-  tree.Write(".penstock/manifest", bytes);
-  for (const absl::Status& status : {Manifest::OpenSaved(built->manifest->path()).status(), Manifest::Open(tree.path()).status()}) {
+  std::ofstream(path, std::ios::binary) << bytes;
+  IndexOptions named;
+  named.manifest_path = path;
+  for (const absl::Status& status : {Manifest::OpenSaved(path).status(), Manifest::Open(root, named).status()}) {
     CHECK(status.code() == absl::StatusCode::kFailedPrecondition);
     CHECK(Contains(std::string(status.message()), "newer penstock"));
   }
-  CHECK(ReadFile(built->manifest->path()) == bytes);
+  // A default place is a convenience: another one is taken.
+  const auto opened = Manifest::Open(root);
+  REQUIRE_OK(opened);
+  CHECK((*opened)->path() == PlacesOf(root)[1]);
+  CHECK(log.CountOf("newer penstock") == 1);
+  CHECK(ReadFile(path) == bytes);
 }
 
 TEST_CASE("Verify finds what an unchecked open let pass", "[manifest]") {

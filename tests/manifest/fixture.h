@@ -2,6 +2,8 @@
 #ifndef PENSTOCK_TESTS_MANIFEST_FIXTURE_H_
 #define PENSTOCK_TESTS_MANIFEST_FIXTURE_H_
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -9,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "manifest/place.h"
 #include "penstock/log.h"
 #include "penstock/manifest.h"
 #include "store/temp_folder.h"
@@ -44,6 +47,30 @@ inline std::vector<int32_t> LabelsOf(const Manifest& manifest) {
   for (int64_t id = 0; id < manifest.sample_count(); ++id) labels.push_back(manifest.Label(id));
   return labels;
 }
+
+// Where the manifest of `root` is kept by default, and where it goes when that place takes none.
+inline std::vector<std::string> PlacesOf(const std::string& root, TreeRule rule = TreeRule::kAuto) {
+  const auto data_set = FindDataSet(root, rule);
+  REQUIRE_OK(data_set);
+  return ManifestPlaces(*data_set, "");
+}
+inline std::string PlaceOf(const std::string& root) { return PlacesOf(root)[0]; }
+
+// Root may write anywhere, so a test of missing permission runs as somebody else.
+class OtherUser {
+ public:
+  OtherUser() : was_root_(::geteuid() == 0) {
+    if (was_root_) REQUIRE(::seteuid(65534) == 0);
+  }
+  OtherUser(const OtherUser&) = delete;
+  OtherUser& operator=(const OtherUser&) = delete;
+  ~OtherUser() {
+    if (was_root_ && ::seteuid(0) != 0) std::abort();
+  }
+
+ private:
+  const bool was_root_;
+};
 
 template <typename T>
 std::string MessageOf(const absl::StatusOr<T>& result) {

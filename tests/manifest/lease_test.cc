@@ -111,7 +111,7 @@ TEST_CASE("a lease of another host is dead once it is no longer touched", "[mani
   CHECK(patient.Look() == LeaseWatch::State::kHeld);
   CHECK(patient.Look() == LeaseWatch::State::kHeld);
   CHECK(Contains(patient.holder(), "another-host"));
-  LeaseWatch watch(path, /*dead_after_ns=*/20'000'000);
+  LeaseWatch watch(path, Trust(), /*dead_after_ns=*/20'000'000);
   CHECK(watch.Look() == LeaseWatch::State::kHeld);
   ::usleep(40'000);
   // Its own clock says when it saw the last touch; a new one starts the wait again.

@@ -15,26 +15,6 @@
 using namespace penstock;
 using namespace penstock::testing;
 
-namespace {
-
-// Root may write anywhere, so a test of missing permission runs as somebody else.
-class OtherUser {
- public:
-  OtherUser() : was_root_(::geteuid() == 0) {
-    if (was_root_) REQUIRE(::seteuid(65534) == 0);
-  }
-  OtherUser(const OtherUser&) = delete;
-  OtherUser& operator=(const OtherUser&) = delete;
-  ~OtherUser() {
-    if (was_root_ && ::seteuid(0) != 0) std::abort();
-  }
-
- private:
-  const bool was_root_;
-};
-
-}  // namespace
-
 TEST_CASE("a read-only data set keeps its manifest in the cache folder", "[manifest]") {
   LogCapture log;
   TempFolder cache;
