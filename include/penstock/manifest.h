@@ -154,18 +154,22 @@ class PENSTOCK_EXPORT Manifest {
   ///           InvalidArgument     the rule does not fit, or a line of a list is malformed.
   ///           FailedPrecondition  the saved one was written by a newer penstock.
   ///           DeadlineExceeded    another process has been indexing for longer than options.wait_s.
-  ///           PermissionDenied, ResourceExhausted, DataLoss, Internal   from the file system; the message says what to do.
+  ///           PermissionDenied    options.manifest_path is a symbolic link, or a file that others can write (SECURITY.md).
+  ///           PermissionDenied, ResourceExhausted, DataLoss, Internal   from the data set's file system; the message says what to do.
+  ///           That a manifest cannot be saved is never an error here: it goes to the next place, at last to memory, with a warning.
   [[nodiscard]] static absl::StatusOr<std::shared_ptr<const Manifest>> Open(absl::string_view root, const IndexOptions& options = {});
 
   /// Opens a saved manifest and never builds one.
   ///
   /// Errors:   NotFound            there is no such file, or no root.
+  ///           PermissionDenied    it is a symbolic link, or neither this user's nor root's nor of the owner of options.root, or others can
+  ///                               write it.
   ///           DataLoss            it is damaged; the message says how to rebuild it.
   ///           FailedPrecondition  the data set has changed since, or a newer penstock wrote it.
   [[nodiscard]] static absl::StatusOr<std::shared_ptr<const Manifest>> OpenSaved(absl::string_view manifest_path,
                                                                                  const OpenSavedOptions& options = {});
 
-  /// Scans `root` and saves its manifest, whatever was saved before. Errors as Open().
+  /// Scans `root` and saves its manifest, whatever was saved before. Errors as Open(), and where it can be saved nowhere.
   [[nodiscard]] static absl::StatusOr<IndexResult> Build(absl::string_view root, const IndexOptions& options = {});
 
   /// As Build(), and tells what changed. Checksums are kept for files whose size, inode and change time say that they are the same;
@@ -288,6 +292,14 @@ class PENSTOCK_EXPORT Manifest {
   /// Errors:   DataLoss  a column is damaged; the message names it and says how to rebuild.
   [[nodiscard]] absl::Status Verify() const;
 
+  /// Whether the manifest's own file is still as it was opened. One of up to 64 MiB was read into memory, and always is. A larger one is
+  /// mapped: whoever cuts it off or writes over it in place (`: > FILE`, `cp`) takes it from those who use it, and answers since may be
+  /// anything. Renaming a whole file over it, as penstock index does, does no harm. Costs one fstat(2) then; loaders ask before and after
+  /// each batch.
+  ///
+  /// Errors:   DataLoss  the message names the file.
+  [[nodiscard]] absl::Status CheckIntact() const { return is_mapped_ ? CheckMapping() : absl::OkStatus(); }
+
   /// The files as a store for the ring. Opens nothing yet; folders are opened when they are first needed and kept.
   std::shared_ptr<const ObjectStore> OpenObjects() const;
 
@@ -297,6 +309,7 @@ class PENSTOCK_EXPORT Manifest {
   struct Joined;
 
   Manifest();
+  absl::Status CheckMapping() const;
   int64_t JoinedMemberOf(int64_t id) const;
   int32_t JoinedLabel(int64_t id) const;
   bool JoinedHasLabels() const;
@@ -332,6 +345,7 @@ class PENSTOCK_EXPORT Manifest {
   uint64_t max_delivered_bytes_ = 0;
   uint64_t total_bytes_ = 0;
   uint64_t record_bytes_ = 0;  // not 0: all samples are records of so many bytes
+  bool is_mapped_ = false;     // of a file that others can change
   const uint64_t* object_bytes_ = nullptr;
   const uint64_t* object_places_ = nullptr;
   const int64_t* object_mtimes_ = nullptr;

@@ -49,11 +49,14 @@ absl::Status LoaderCore::PlanAttempt(const Order& order, const StepPlan& steps, 
     sample.delivered_bytes = plan_options_.scratch ? codec_->DeliveredBound(stored, manifest_->DeliveredBytes(sample.id)) : stored;
   }
   for (const Decision& decision : decisions) plan_samples_[decision.index].skip = decision.skip;
-  if (absl::Status status = PlanBatch(plan_samples_, plan_ranges_, plan_options_, attempt.plan()); !status.ok()) return status;
+  if (absl::Status status = PlanBatch(plan_samples_, plan_ranges_, plan_options_, attempt.plan()); !status.ok()) {
+    const absl::Status cause = manifest_->CheckIntact();
+    return cause.ok() ? status : cause;
+  }
   if (!options_.mixture.empty()) {
     for (const int64_t id : attempt.plan().ids) attempt.plan().members.push_back(static_cast<int32_t>(manifest_->MemberOf(id)));
   }
-  return absl::OkStatus();
+  return manifest_->CheckIntact();
 }
 
 // Plans one batch more, or gives memory to the one that waits for it. True: something may be claimed now, or the caller should look again.

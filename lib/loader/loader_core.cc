@@ -191,6 +191,13 @@ absl::StatusOr<LoaderCore::Front> LoaderCore::WaitForFront(std::unique_lock<std:
     if (step_ >= StepsOf(epoch_).steps()) return Front::kEndOfEpoch;
     if (!ahead_.empty()) {
       Slot& front = *ahead_.front();
+      if (front.state == SlotState::kReady || front.state == SlotState::kFailed) {
+        // Names of files are read from the manifest until the last of a batch is open.
+        if (absl::Status intact = manifest_->CheckIntact(); !intact.ok()) {
+          front.error_seen = true;
+          return intact;
+        }
+      }
       if (front.state == SlotState::kReady && !front.decisions.empty()) {
         FailedRun run = failed_run_;
         if (absl::Status status = CheckFailures(front, run); !status.ok()) FailByLimit(front, std::move(status));

@@ -39,6 +39,7 @@ absl::StatusOr<std::shared_ptr<const Manifest>> Manifest::Join(absl::Span<const 
                                                      member == nullptr ? " is null" : " is joined itself; give its members"));
     }
     joined->same_classes = joined->same_classes && SameClasses(*members[0], *member);
+    manifest->is_mapped_ = manifest->is_mapped_ || member->is_mapped_;
     manifest->range_count_ += member->range_count_;
     manifest->max_stored_bytes_ = std::max(manifest->max_stored_bytes_, member->max_stored_bytes_);
     manifest->max_delivered_bytes_ = std::max(manifest->max_delivered_bytes_, member->max_delivered_bytes_);

@@ -227,6 +227,7 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   }
   if (packed == nullptr && manifest->range_first_ != nullptr) return impl.Damaged("its column RANG is missing");
 
+  manifest->is_mapped_ = !impl.file->copied();
   manifest->sample_count_ = static_cast<int64_t>(samples);
   manifest->object_count_ = static_cast<int64_t>(objects);
   manifest->range_count_ = static_cast<int64_t>(ranges);
@@ -298,6 +299,14 @@ absl::StatusOr<std::shared_ptr<const Manifest>> Manifest::OpenSaved(absl::string
   }
   if (!status.ok()) return status;
   return manifest;
+}
+
+absl::Status Manifest::CheckMapping() const {
+  if (joined_ == nullptr) return impl_->file->CheckIntact();
+  for (const auto& member : joined_->members) {
+    if (absl::Status status = member->CheckIntact(); !status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Manifest::Verify() const {
