@@ -1,5 +1,5 @@
-"""Every Python block of the README runs. The words behind ```python are the modules that it needs; `jpegs`: a folder of images; `gpu`: a
-GPU."""
+"""Every Python block of the README, and of the pages of docs/, runs. The words behind ```python are the modules that it needs; `jpegs`: a
+folder of images; `gpu`: a GPU."""
 
 import importlib
 import os
@@ -12,8 +12,11 @@ import pytest
 
 from conftest import DataSet
 
-README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
-BLOCKS = re.findall(r"^```python([^\n]*)\n(.*?)^```", README.read_text(), re.S | re.M)
+PYTHON = pathlib.Path(__file__).resolve().parent.parent
+README = PYTHON / "README.md"
+PAGES = [README, *sorted((PYTHON.parent / "docs").rglob("*.md"))]
+BLOCKS = [(page, *block) for page in PAGES if page.exists()
+          for block in re.findall(r"^```python([^\n]*)\n(.*?)^```", page.read_text(), re.S | re.M)]
 
 
 def has_gpu():
@@ -28,8 +31,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("needs, block", BLOCKS, ids=[f"{place}:{'+'.join(needs.split())}" for place, (needs, _) in enumerate(BLOCKS)])
-def test_the_block_runs(needs, block, folder):
+@pytest.mark.parametrize("page, needs, block", BLOCKS, ids=[f"{page.name}:{place}:{'+'.join(needs.split())}"
+                                                           for place, (page, needs, _) in enumerate(BLOCKS)])
+def test_the_block_runs(page, needs, block, folder):
     for need in needs.split():
         if need == "gpu":
             if not has_gpu():
@@ -55,5 +59,5 @@ def test_the_block_runs(needs, block, folder):
 
 def test_examples_are_about_ten_lines():
     assert len(BLOCKS) >= 10
-    for _, block in BLOCKS:
+    for _, _, block in BLOCKS:
         assert len([line for line in block.splitlines() if line.strip()]) <= 13
