@@ -69,15 +69,15 @@ build "$main"
 suite gcc "$main"
 if ! $quick; then
   # The same programs once more: a loader that is not told an engine takes this one.
-  PENSTOCK_ENGINE=threads suite gcc-engine-threads "$main" -LE slow
+  PENSTOCK_ENGINE=threads suite gcc-engine-threads "$main" -LE 'slow|docs'
 fi
 if $all; then
   build asan
-  suite asan-ubsan asan -LE 'slow|figures'
+  suite asan-ubsan asan -LE 'slow|figures|docs'
   build tsan
-  suite tsan tsan -LE 'slow|figures'
+  suite tsan tsan -LE 'slow|figures|docs'
   build clang
-  suite clang clang -LE slow
+  suite clang clang -LE 'slow|docs'
 fi
 
 say "summary"

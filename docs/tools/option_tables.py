@@ -5,4 +5,4 @@ import griffe
 class OptionTables(griffe.Extension):
     def on_class(self, *, cls, **kwargs):
         if cls.docstring and cls.docstring.value.rstrip().endswith(":"):
-            cls.docstring.value = f"{cls.docstring.value.rstrip()} see [the tables](../options.html)."
+            cls.docstring.value = f"{cls.docstring.value.rstrip()} see [the tables](../options.md)."
