@@ -13,7 +13,12 @@ import sys
 FIELD = re.compile(r"^(\s*)(Shape|Units|Errors|Lifetime|Threads|Source|Returns|index|type_code|stream)(?::| {3})( *)(?=\S)")
 CODE = re.compile(r"^((?:[A-Z]\w+)(?:, [A-Z]\w+)*(?:\.\.\.)?)(?: {2,}| (?![A-Z])| (?=[A-Z]+ ))(\S.*)$")
 NAME_OF_TYPE = re.compile(r"^(?:template <[^>]*> )?(?:class|struct|enum class|enum)\s+(?:PENSTOCK_EXPORT\s+)?(\w+)[^;]*\{")
+NAME_FORMS = (r"typedef .*\(\*(\w+)\)", r"using (\w+)", r"inline constexpr \S+ (\w+)", r"typedef [^(]*?(\w+);?$", r"(~\w+)\(",
+              r"[^(]*?\b(operator\s*\S+?|\w+)\s*\(", r"#define (\w+)")
 SKIPPED = re.compile(r"^\s*(friend\b|using namespace|extern \"C\"|}\s*/[/*]|}\s*$|#|(public|private|protected):\s*$)")
+
+
+NOT_C_CODE = re.compile(r'^\s*#(if|endif|else|include|elif|define PENSTOCK_C_API)|^extern "C"|^}\s*(/[/*].*)?$')
 
 
 def escape(text):
@@ -114,9 +119,7 @@ def names_of(code):
         return [re.search(r"\b([A-Z]\w+_[A-Z]+)", code).group(1).rsplit("_", 1)[0] + "_..."]
     for declaration in re.split(r";\s*(?://.*)?\n", code):
         text = re.sub(r"//.*|/\*.*?\*/|PENSTOCK_(EXPORT|C_API)|\[\[nodiscard\]\]", "", declaration, flags=re.S).strip()
-        match = (re.match(r"typedef .*\(\*(\w+)\)", text, re.S) or re.match(r"using (\w+)", text) or
-                 re.match(r"inline constexpr \S+ (\w+)", text) or re.match(r"typedef .*?(\w+);?$", text) or
-                 re.match(r"(~\w+)\(", text) or re.match(r"[^(]*?\b(operator\s*\S+?|\w+)\s*\(", text, re.S) or re.match(r"#define (\w+)", text))
+        match = next(filter(None, (re.match(form, text, re.S) for form in NAME_FORMS)), None)
         if match:
             name = re.sub(r"\s+", " ", match.group(1))
             if name not in names:
@@ -148,7 +151,8 @@ def without_bodies(lines):
             return lines
         bare = bare_code(line)
         if depth == 0:
-            out.append(re.sub(r"\s*\{.*$", ";", line) if ")" in bare and "{" in bare and not re.search(r"= \{\}", bare) else line)
+            has_body = ")" in bare and "{" in bare and "= {}" not in bare
+            out.append(re.sub(r"\s*\{.*$", ";", line) if has_body else line)
         depth += bare.count("{") - bare.count("}")
     return out
 
@@ -279,8 +283,8 @@ def page(header):
 
 def pieces(lines, in_c):
     for doc, code in groups(lines, in_c):
-        code = [line for line in code if not re.match(r'^\s*#(if|endif|else|include|elif|define PENSTOCK_C_API)|^extern "C"|^}\s*(/[/*].*)?$', line)
-                or line == "}"] if in_c else code
+        if in_c:
+            code = [line for line in code if line == "}" or not NOT_C_CODE.match(line)]
         if len(doc) == 1 and doc[0].startswith("---- "):
             yield f"## {doc[0].strip('- ')}"
             if not code:

@@ -1,4 +1,5 @@
-"""Classes whose docstring ends with the list of options, which the package adds when it runs: the reference has a link to the tables there."""
+"""The package adds the list of options to the docstrings of some classes when it runs. The reference, which only reads the source, has a
+link to the tables there."""
 import griffe
 
 

@@ -57,13 +57,13 @@ def targets(text):
 
 
 def listing(folder):
-    """A folder as a page: its README.md's first sentence is behind the link to it."""
+    """A folder as a page: the names of what lies in it, with links to what can be shown."""
     rows = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__pycache__")):
             continue
-        rows.append(f"- `{path.name}{'/' if path.is_dir() else ''}`" if path.is_dir() or path.suffix not in LANGUAGES and path.suffix != ".md"
-                    else f"- [{path.name}]({path.name})")
+        shown = path.is_file() and (path.suffix in LANGUAGES or path.suffix == ".md")
+        rows.append(f"- [{path.name}]({path.name})" if shown else f"- `{path.name}{'/' if path.is_dir() else ''}`")
     return f"# {folder.relative_to(ROOT)}\n\n" + "\n".join(rows) + "\n"
 
 

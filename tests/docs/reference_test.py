@@ -23,7 +23,8 @@ def missing_words(header, page):
         docs = re.findall(r"/\*(.*?)\*/", text, re.S)
         docs = [part for part in docs if "PENSTOCK_C_H_" not in part and 'extern "C"' not in part and "----" not in part]
     else:
-        docs = ["\n".join(re.sub(r"^\s*///<?", "", line) for line in block.splitlines()) for block in re.findall(r"(?:^[ \t]*///.*\n)+", text, re.M)]
+        blocks = re.findall(r"(?:^[ \t]*///.*\n)+", text, re.M)
+        docs = ["\n".join(re.sub(r"^\s*///<?", "", line) for line in block.splitlines()) for block in blocks]
     have = " ".join(words(page.replace("\\", "")))
     lost = []
     for doc in docs:

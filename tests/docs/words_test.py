@@ -15,6 +15,9 @@ root, tool = pathlib.Path(sys.argv[1]), sys.argv[2]
 OTHERS = {"rank", "root", "ids", "runtime", "transform", "num_workers", "sampler", "pin_memory", "drop_last", "drop_caches", "batch_size"}
 
 
+COMMAND = r"penstock (?:index|bench|plan|ledger|options|doctor)\b[^`\n]*"
+
+
 def options():
     """name -> what it takes, of all tables."""
     table = {}
@@ -37,7 +40,7 @@ def faults_of(path, table, help_of):
             yield f"{name}: `{option}={value}`: it takes {sorted(table[option])}"
         elif value and table[option] == {"boolean"} and value.lower() not in ("true", "false"):
             yield f"{name}: `{option}={value}`: it is a boolean"
-    for line in re.findall(r"^(?:    |- )?`?(penstock (?:index|bench|plan|ledger|options|doctor)\b[^`\n]*)", text, re.M) + re.findall(r"`(penstock (?:index|bench|plan|ledger|options|doctor)\b[^`\n]*)`", text):
+    for line in re.findall(rf"^(?:    )?({COMMAND})", text, re.M) + re.findall(rf"`({COMMAND})`", text):
         words = shlex.split(re.sub(r"[\[\]|]", " ", line), comments=True)
         known = help_of(words[1])
         for at, word in enumerate(words):
