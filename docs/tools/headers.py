@@ -218,7 +218,7 @@ def public_part(lines):
 
 
 def anchor(name):
-    return re.sub(r"[^\w.]+", "-", name.replace("::", ".")).strip("-")
+    return re.sub(r"[^\w.]+", "-", name.replace("::", ".").replace("~", "destructor ")).strip("-")
 
 
 def section(level, title, doc, code):

@@ -28,6 +28,7 @@ PAGES = {
 }
 WITHOUT_PAGE = {"export.h", "version.h"}
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^()\s]+)(\))|(<(?:img|source)[^>]* src(?:set)?=\")([^\"]+)(\")")
+LIST_AFTER_TEXT = re.compile(r"^((?![ ]*(?:[-*]|\d+\.) |[ ]{2}|\||#).+\n)(?=(?:-|\d+\.) )", re.M)
 FENCE = re.compile(r"^(```+|~~~+).*?^\1\s*$", re.M | re.S)
 LANGUAGES = {".cc": "cpp", ".h": "cpp", ".cu": "cpp", ".c": "c", ".py": "python", ".sh": "bash", ".json": "json", ".txt": "text"}
 
@@ -156,4 +157,5 @@ def on_page_markdown(markdown, page, config, files):
             return match.group(0)  # mkdocs says that it leads nowhere
         return before + posixpath.relpath(found, posixpath.dirname(page.file.src_uri) or ".") + mark + anchor + after
 
-    return outside_fences(markdown, lambda part: LINK.sub(replaced, part))
+    # A list that follows a line of text is one in the repository; here it needs a blank line before it.
+    return outside_fences(markdown, lambda part: LIST_AFTER_TEXT.sub(r"\1\n", LINK.sub(replaced, part)))
