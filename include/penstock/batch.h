@@ -45,6 +45,7 @@ class PENSTOCK_EXPORT Batch {
   std::byte* data() const;                           // device memory with options.device >= 0, else host memory
   int64_t bytes() const;                             // of data(), holes included
   int64_t stride() const;                            // layout=dense: bytes from one sample to the next; else 0
+  int64_t sample_bytes() const;                      // layout=dense: of each sample, also of an empty batch; 0 with a codec's function
   bool on_device() const;
 
   /// Device path: the same columns in device memory, size() values each. Null on the host path.

@@ -291,6 +291,7 @@ typedef struct penstock_batch_view {
   const int32_t *device_labels;
   const uint8_t *device_valid;
   const int32_t *members;   /* of the option "mixture", in host memory: which data set each sample is of; NULL without one */
+  int64_t sample_bytes;     /* layout=dense: of each sample, also of an empty batch; 0 with a codec's function */
 } penstock_batch_view;
 
 /* Errors:   FAILED_PRECONDITION  in a forked child: the memory stays with the parent.   Threads: any. */

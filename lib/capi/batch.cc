@@ -43,6 +43,7 @@ penstock_code penstock_batch_get(const penstock_batch* batch, penstock_batch_vie
       filled.device_lengths = of.device_lengths();
       filled.device_labels = of.device_labels();
       filled.device_valid = of.device_valid();
+      filled.sample_bytes = of.sample_bytes();
       filled.members = of.members().empty() ? nullptr : of.members().data();
       return FillView(function, filled, offsetof(penstock_batch_view, members), view);
     });

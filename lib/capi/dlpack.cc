@@ -113,14 +113,20 @@ absl::StatusOr<View> DataView(const Batch& batch, Wanted wanted) {
   if (batch.stride() == 0) {
     return absl::InvalidArgumentError("all samples as one tensor of a type need layout=dense; PENSTOCK_TENSOR_SAMPLE gives each as one");
   }
+  bool looked = false;
   for (int64_t i = 0; i < batch.size(); ++i) {
     if (batch.valid()[static_cast<size_t>(i)] == 0) continue;
     if (absl::Status status = Fits(wanted, batch.lengths()[static_cast<size_t>(i)], i); !status.ok()) return status;
+    looked = true;
+  }
+  // An empty batch, or one whose samples were all skipped, takes the same shape as the others.
+  if (!looked && batch.sample_bytes() > 0) {
+    if (absl::Status status = Fits(wanted, batch.sample_bytes(), 0); !status.ok()) return status;
   }
   // Strides are aligned to 64 bytes, so that they are whole elements of every type.
   view.shape = std::move(wanted.shape);
   view.shape.insert(view.shape.begin(), batch.size());
-  view.first_stride = batch.stride() / wanted.type.bytes();
+  if (batch.size() > 0) view.first_stride = batch.stride() / wanted.type.bytes();  // without samples there is nothing between them
   return view;
 }
 

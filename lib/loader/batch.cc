@@ -60,6 +60,7 @@ std::byte* Batch::data() const {
 }
 int64_t Batch::bytes() const { return lease_ == nullptr ? 0 : static_cast<int64_t>(lease_->attempt->plan().bytes); }
 int64_t Batch::stride() const { return lease_ == nullptr ? 0 : static_cast<int64_t>(lease_->attempt->plan().stride); }
+int64_t Batch::sample_bytes() const { return lease_ == nullptr ? 0 : static_cast<int64_t>(lease_->attempt->plan().dense_bytes); }
 bool Batch::on_device() const { return lease_ != nullptr && lease_->attempt->device != nullptr; }
 
 const int64_t* Batch::device_ids() const { return DeviceColumn<int64_t>(&DeviceLayout::ids); }

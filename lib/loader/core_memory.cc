@@ -38,6 +38,11 @@ absl::Status LoaderCore::ResolveMemory() {
   packed_ = manifest_->packed();
   plan_options_.dense = options_.layout == Layout::kDense;
   plan_options_.scratch = !codec_->identity() && !codec_->in_place();
+  if (plan_options_.dense) {
+    const int64_t id = options_.ids.empty() ? 0 : options_.ids[0];
+    plan_options_.dense_bytes = plan_options_.scratch ? codec_->DeliveredBound(manifest_->StoredBytes(id), manifest_->DeliveredBytes(id))
+                                                      : manifest_->StoredBytes(id);
+  }
   plan_options_.split_large = codec_->identity();
   plan_options_.piece_bytes = static_cast<uint64_t>(options_.piece_bytes);
   plan_options_.sort_by_object = packed_;

@@ -77,7 +77,7 @@ class Planner {
   }
 
   absl::Status CheckDense() {
-    uint64_t size = 0;
+    uint64_t size = options_.dense_bytes;
     const PlanSample* sized = nullptr;
     for (const PlanSample& sample : samples_) {
       if (sample.skip) continue;
@@ -91,6 +91,7 @@ class Planner {
       }
     }
     plan_.stride = AlignUp(size, alignment_);
+    plan_.dense_bytes = options_.scratch ? 0 : size;
     return absl::OkStatus();
   }
 
@@ -336,7 +337,7 @@ void BatchPlan::Clear() {
   extents.clear();
   pieces.clear();
   direct = false;
-  bytes = scratch_bytes = stride = sample_bytes = read_bytes = 0;
+  bytes = scratch_bytes = stride = dense_bytes = sample_bytes = read_bytes = 0;
 }
 
 void PoisonHoles(const BatchPlan& plan, std::byte* places) {

@@ -37,6 +37,7 @@ struct PlanSample {
 
 struct PlanOptions {
   bool dense = false;                // equal sizes, batch order, one stride
+  uint64_t dense_bytes = 0;          // dense: the size of a batch's samples where it has none with bytes (empty, or all are skipped)
   bool scratch = false;              // a codec writes the places; extents go to scratch
   uint64_t direct_alignment = 0;     // 0: buffered reads; else places, offsets and lengths suit O_DIRECT
   uint64_t piece_bytes = 4 << 20;    // no piece is larger, but for one sample of a codec that must not be split
@@ -92,6 +93,7 @@ struct BatchPlan {
   uint64_t bytes = 0;
   uint64_t scratch_bytes = 0;
   uint64_t stride = 0;         // dense only
+  uint64_t dense_bytes = 0;    // likewise: of each sample; 0 with PlanOptions::scratch, where the codec says how many
   uint64_t sample_bytes = 0;   // sum of the lengths
   uint64_t read_bytes = 0;     // sum of what the extents need, holes between neighbours included
 

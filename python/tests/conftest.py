@@ -96,6 +96,20 @@ def equal(tmp_path):
 
 
 @pytest.fixture
+def empty_dense(tmp_path, open_loader):
+    """A batch of no samples that have 12 float32 each, and one of samples that were skipped."""
+    data = DataSet(tmp_path / "dense", [48] * 5)
+    options = {"layout": "dense", "tail": "partial", "batch_size": 1, "rank": 3, "world_size": 4, "shuffle": False,
+               "open_files": 0}
+    empty = list(open_loader(data, **options))[1]
+    penstock.Manifest.build(data.root)
+    data.paths[3].unlink()
+    skipped = next(iter(open_loader(data, policy="skip", retries=0, skip_share_max=1, **options)))
+    assert len(empty) == 0 and len(skipped) == 1 and not skipped.valid[0]
+    return empty, skipped
+
+
+@pytest.fixture
 def make_data_set(tmp_path):
     def make(sizes, name="data", classes=2):
         return DataSet(tmp_path / name, sizes, classes)

@@ -255,3 +255,28 @@ def test_an_interpreter_that_ends_with_everything_open_ends_well(ragged):
     run = subprocess.run([sys.executable, "-c", program, ragged.root], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                          stderr=subprocess.PIPE)
     assert (run.returncode, run.stderr) == (0, b"")
+
+
+# Without samples
+
+
+def test_an_empty_dense_batch_has_no_samples_of_the_shape(empty_dense):
+    numpy = pytest.importorskip("numpy")
+    for batch in empty_dense:
+        count = len(batch)
+        assert batch.stride == 64 and batch.data.shape == (count, 64)
+        assert batch.as_("float32", (3, 4)).shape == (count, 3, 4)
+        assert batch.as_("float32").shape == (count, 12)
+        array = batch.as_("float32", (3, 4)).numpy()
+        assert array.shape == (count, 3, 4) and array.dtype == numpy.float32
+        assert numpy.asarray(batch.as_("int16", (24,))).shape == (count, 24)
+        assert numpy.asarray(batch).shape == (count, 64)
+        if hasattr(numpy, "from_dlpack"):
+            assert numpy.from_dlpack(batch.as_("float32", (3, 4))).shape == (count, 3, 4)
+            assert numpy.from_dlpack(batch).shape == (count, 64)
+        assert numpy.concatenate([array, numpy.zeros((2, 3, 4), "float32")]).shape == (count + 2, 3, 4)
+        assert [bytes(sample) for sample in batch] == [b""] * count
+        assert [numpy.asarray(batch.sample(place)).shape for place in range(count)] == [(0,)] * count
+        assert batch.labels.shape == batch.ids.shape == batch.valid.shape == (count,)
+        with pytest.raises(penstock.InvalidArgumentError, match="48 bytes"):
+            batch.as_("float32", (3, 5))

@@ -44,3 +44,10 @@ def test_an_array_outlives_the_batch(equal, open_loader):
             pass
     loader.close()
     assert numpy.asarray(array).tobytes() == equal.content[2]
+
+
+def test_an_empty_dense_batch_has_no_samples_of_the_shape(empty_dense):
+    empty, _ = empty_dense
+    array = jax.dlpack.from_dlpack(empty.as_("float32", (3, 4)))
+    assert array.shape == (0, 3, 4) and array.dtype == numpy.float32
+    assert jax.numpy.concatenate([array, jax.numpy.zeros((2, 3, 4))]).shape == (2, 3, 4)

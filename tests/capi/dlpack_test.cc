@@ -97,6 +97,39 @@ struct DeviceFixture {
 
 }  // namespace
 
+TEST_CASE("an empty dense batch is a tensor of no samples of the shape that was asked for", "[dlpack]") {
+  const DataSet data(5, -48);
+  for (const EngineOption engine : Engines()) {
+    COptions options(data.root(), engine, 1);
+    options.Set("layout", "dense");
+    options.Set("tail", "partial");
+    options.Set("rank", "3");
+    options.Set("world_size", "4");
+    penstock_loader* loader = options.Open();
+    Error error;
+    C_OK(error, penstock_batch_release(TakeBatch(loader), &error));
+    penstock_batch* batch = TakeBatch(loader);
+    const penstock_batch_view view = ViewOf(batch);
+    CHECK(view.size == 0);
+    CHECK(view.stride == 64);
+    CHECK(view.sample_bytes == 48);
+    DLManagedTensorVersioned* tensor = Export(batch);
+    CHECK(Shape(tensor->dl_tensor) == std::vector<int64_t>{0, 64});
+    tensor->deleter(tensor);
+    tensor = Export(batch, {PENSTOCK_TENSOR_DATA, 0, PENSTOCK_TYPE_FLOAT, 32, {3, 4}});
+    CHECK(Shape(tensor->dl_tensor) == std::vector<int64_t>{0, 3, 4});
+    CHECK(Strides(tensor->dl_tensor) == std::vector<int64_t>{12, 4, 1});
+    tensor->deleter(tensor);
+    tensor = Export(batch, {PENSTOCK_TENSOR_LABELS});
+    CHECK(Shape(tensor->dl_tensor) == std::vector<int64_t>{0});
+    tensor->deleter(tensor);
+    CheckRefused(batch, {PENSTOCK_TENSOR_DATA, 0, PENSTOCK_TYPE_FLOAT, 32, {3, 5}}, "48 bytes");
+    CheckRefused(batch, {PENSTOCK_TENSOR_SAMPLE, 0}, "index 0");
+    C_OK(error, penstock_batch_release(batch, &error));
+    C_OK(error, penstock_loader_close(loader, &error));
+  }
+}
+
 TEST_CASE("a tensor shows the batch's bytes, its sample's bytes and its columns, with strides filled", "[dlpack]") {
   const DataSet data(40, 3000);
   for (const EngineOption engine : Engines()) {

@@ -262,6 +262,44 @@ TEST_CASE("dense batches have one stride and batch order", "[loader]") {
   CheckBatch(*loader, *batch);
 }
 
+TEST_CASE("a dense batch without samples or without one that can be read has the stride of the others", "[loader]") {
+  const DataSet data(5, -800);
+  LoaderOptions options = data.Options(1);
+  options.layout = Layout::kDense;
+  options.tail = Tail::kPartial;
+  options.shuffle = false;
+  options.rank = 3;
+  options.world_size = 4;
+  {
+    const auto loader = MustOpen(options);
+    const auto first = loader->Next();
+    REQUIRE_OK(first);
+    CHECK(first->size() == 1);
+    const auto empty = loader->Next();
+    REQUIRE_OK(empty);
+    CHECK_FALSE(empty->end_of_epoch());
+    CHECK(empty->size() == 0);
+    CHECK(empty->bytes() == 0);
+    CHECK(empty->stride() == first->stride());
+    CHECK(empty->stride() == 832);
+    CHECK(empty->sample_bytes() == 800);
+  }
+  Index(options);
+  const auto manifest = Manifest::Open(data.root());
+  REQUIRE_OK(manifest);
+  std::filesystem::remove(data.root() + "/" + (*manifest)->Name(3));
+  options.policy = ErrorPolicy::kSkip;
+  options.skip_share_max = 1;
+  const auto skipping = MustOpen(options);
+  const auto skipped = skipping->Next();
+  REQUIRE_OK(skipped);
+  CHECK(skipped->size() == 1);
+  CHECK(skipped->valid()[0] == 0);
+  CHECK(skipped->stride() == 832);
+  CHECK(skipped->bytes() == 832);
+  CHECK(skipped->sample_bytes() == 800);
+}
+
 TEST_CASE("packed samples of several ranges are delivered from a manifest built by hand", "[loader]") {
   DataSet data(3, -20000, 1);
   ManifestBuilder builder(data.root());

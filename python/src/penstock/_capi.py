@@ -40,7 +40,7 @@ class BatchView(ctypes.Structure):
         ("struct_bytes", c_uint64), ("size", c_int64), ("epoch", c_int64), ("step", c_int64), ("data", c_void_p), ("bytes", c_int64),
         ("stride", c_int64), ("ids", c_void_p), ("offsets", c_void_p), ("lengths", c_void_p), ("labels", c_void_p), ("valid", c_void_p),
         ("on_device", c_int32), ("device", c_int32), ("device_ids", c_void_p), ("device_offsets", c_void_p), ("device_lengths", c_void_p),
-        ("device_labels", c_void_p), ("device_valid", c_void_p), ("members", c_void_p),
+        ("device_labels", c_void_p), ("device_valid", c_void_p), ("members", c_void_p), ("sample_bytes", c_int64),
     ]
 
 

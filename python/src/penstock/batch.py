@@ -132,6 +132,11 @@ def _memoryview(address: int, count: int, owner: Any) -> memoryview:
     return memoryview(array).cast("B")[:count]
 
 
+# Where an array without a byte lies: numpy takes no address of 0.
+_NOTHING = ctypes.create_string_buffer(64)
+_NOTHING_AT = ctypes.addressof(_NOTHING)
+
+
 class View:
     """A part of a batch's memory with a type and a shape: what consumers of DLPack, the buffer protocol and numpy take, without a copy.
 
@@ -193,7 +198,8 @@ class View:
         typestr = _DTYPES[self.dtype].typestr
         if typestr is None:
             raise InvalidArgumentError(f"numpy has no {self.dtype}: as_('uint16', ...) gives its bits, torch and jax have it")
-        return {"version": 3, "typestr": typestr, "shape": self.shape, "strides": self.strides, "data": (self._address, False)}
+        return {"version": 3, "typestr": typestr, "shape": self.shape, "strides": self.strides,
+                "data": (self._address or _NOTHING_AT, False)}
 
     def numpy(self) -> "numpy.typing.NDArray[Any]":
         """As numpy.ndarray."""
@@ -286,7 +292,7 @@ def _data_view(lease: _Lease, dtype: Any = None, shape: Optional[Sequence[int]] 
     address = view.data or 0
     if dtype is None:
         whole = (view.size, view.stride) if view.stride else (view.bytes,)
-        return View(lease, _capi.TENSOR_DATA, 0, address, "uint8", whole, view.stride, False)
+        return View(lease, _capi.TENSOR_DATA, 0, address, "uint8", whole, view.stride if view.size else 0, False)
     if not view.stride:
         raise InvalidArgumentError("as_() of a whole batch needs layout='dense'; batch.sample(i).as_() works with every layout")
     name = dtype_name(dtype)
@@ -296,12 +302,14 @@ def _data_view(lease: _Lease, dtype: Any = None, shape: Optional[Sequence[int]] 
         length = _column(view.lengths, index, c_int64)
         if length:
             break
+    # An empty batch, or one whose samples were all skipped, has the shape of the others.
+    length = length or view.sample_bytes
     if shape is None:
         shape = (length // (_DTYPES[name].bits // 8),)
     if length == 0:
         length = _check_size(name, shape)
     extents = _check_fits("each sample", name, shape, length)
-    return View(lease, _capi.TENSOR_DATA, 0, address, name, (view.size, *extents), view.stride, True)
+    return View(lease, _capi.TENSOR_DATA, 0, address, name, (view.size, *extents), view.stride if view.size else 0, True)
 
 
 def _check_size(dtype: str, shape: Sequence[int]) -> int:
