@@ -237,7 +237,8 @@ PENSTOCK_C_API penstock_code penstock_loader_next_within(penstock_loader *loader
                                                          penstock_error **error);
 
 /* Begins epoch `epoch` from its start; -1: the next one. Batches that were handed out stay valid.
-   Errors:   INVALID_ARGUMENT an epoch below -1; CANCELLED; FAILED_PRECONDITION.   Threads: the consumer's. */
+   Errors:   INVALID_ARGUMENT an epoch below -1, or 2^40 and more; CANCELLED; FAILED_PRECONDITION, also while another thread is in next().
+   Threads:  the consumer's. */
 PENSTOCK_C_API penstock_code penstock_loader_start_epoch(penstock_loader *loader, int64_t epoch, penstock_error **error);
 /* Stands where `steps` calls of next() would: passes over so many batches of the current epoch, without waiting for their bytes.
    Errors:   INVALID_ARGUMENT steps below 0; OUT_OF_RANGE fewer are left, and nothing is passed over; CANCELLED; FAILED_PRECONDITION.
@@ -252,9 +253,10 @@ PENSTOCK_C_API penstock_code penstock_loader_set_weights(penstock_loader *loader
 /* Ends waiting and reading: next() is PENSTOCK_CANCELLED from then on. Threads: any. */
 PENSTOCK_C_API penstock_code penstock_loader_stop(penstock_loader *loader, penstock_error **error);
 
-/* Where it stands: the epoch, how many steps were taken in it, and how many it has. Each output is optional. Threads: any. */
+/* Where it stands: the epoch, how many steps this loader took in it, how many the whole epoch has, and how many are left to take. After a
+   state from the middle of an epoch step begins at 0 again, and steps is still that of the whole epoch. Each output is optional. Threads: any. */
 PENSTOCK_C_API penstock_code penstock_loader_position(const penstock_loader *loader, int64_t *epoch, int64_t *step, int64_t *steps,
-                                                      penstock_error **error);
+                                                      int64_t *steps_left, penstock_error **error);
 /* What to give to the option "state" to go on after the last batch that next() handed out: below 1 KiB of JSON, the same on every rank,
    valid for any world size, batch size, number of streams or engine. Threads: any. */
 PENSTOCK_C_API penstock_code penstock_loader_state(const penstock_loader *loader, char **state, penstock_error **error);

@@ -106,9 +106,10 @@ class PENSTOCK_EXPORT Loader {
   /// Begins the next epoch (or epoch `epoch`, from its start). What was read ahead for it is used; batches of the current epoch that were
   /// not taken are given up, those that were handed out stay valid.
   ///
-  /// Errors:   InvalidArgument     an epoch below 0.
+  /// Errors:   InvalidArgument     an epoch below 0, or kEpochMax and more.
   ///           Cancelled           Stop() was called.
-  ///           FailedPrecondition  in a forked child; or an epoch that begins before the last change of a mixture's weights.
+  ///           FailedPrecondition  in a forked child; another thread is in Next() at this moment; an epoch that begins before the last
+  ///                               change of a mixture's weights, or ends behind its kOrderMax positions.
   /// Threads:  the consumer's.
   absl::Status StartEpoch();
   absl::Status StartEpoch(int64_t epoch);
@@ -141,8 +142,9 @@ class PENSTOCK_EXPORT Loader {
 
   /// Where the loader stands. -1 in a forked child.
   int64_t epoch() const;
-  int64_t steps() const;  // in the current epoch, the same on every rank
-  int64_t step() const;   // taken in the current epoch
+  int64_t steps() const;       // of the whole current epoch, the same on every rank, also where a state goes on in the middle of it
+  int64_t steps_left() const;  // that Next() has still to give in it, the same on every rank (at the same step)
+  int64_t step() const;        // taken in it by this loader
 
   /// What to give to options.state to go on after the last batch that Next() handed out: below 1 KiB of JSON (8 KiB with a mixture of 256
   /// data sets), the same on every rank (at the same step), valid for any world size, batch size, stream count, prefetch depth or engine.

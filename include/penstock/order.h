@@ -30,6 +30,9 @@ inline constexpr int kOrderVersion = 1;
 /// Bound of sample_count, block_samples, window_samples, virtual_streams and StepPlan's fields, so that no sum or product overflows.
 inline constexpr int64_t kOrderMax = int64_t{1} << 56;
 
+/// Epochs are counted from 0 and below this bound, so that no sum or product overflows.
+inline constexpr int64_t kEpochMax = int64_t{1} << 40;
+
 /// How the samples are shuffled. The default is the true global shuffle; larger blocks keep neighbours together for stores where
 /// random access is dear.
 struct OrderOptions {
@@ -76,6 +79,10 @@ class PENSTOCK_EXPORT Order {
   /// sequence over all epochs, so that there they go on into the next one.
   void IdsOfPlan(int64_t epoch, absl::Span<const int64_t> positions, absl::Span<int64_t> ids) const;
   int64_t IdOfPlan(int64_t epoch, int64_t position) const;
+
+  /// Whether the positions 0 .. size() + beyond - 1 of an epoch may be asked for by IdsOfPlan(). False for epochs of kEpochMax and more, and
+  /// for those of a mixture that lie behind its kOrderMax positions. Where a mixture begins is not looked at (Mixture::Covers() is).
+  bool Reaches(int64_t epoch, int64_t beyond) const;
 
   /// A hash of the ids given to FromIds, never 0; 0 with Create.
   ///

@@ -34,7 +34,7 @@ struct LedgerEntry {
   std::string reason;
 };
 
-/// One epoch of one rank. delivered + substituted + skipped + passed = taken; at the epoch's end taken = expected.
+/// One epoch of one rank, up to now; once its last batch was taken or passed over, as it was at that moment. delivered + substituted + skipped + passed = taken; at the epoch's end taken = expected.
 struct EpochReport {
   int64_t epoch = 0;
   int64_t expected = 0;      // samples of this rank in the epoch (from its origin)
@@ -48,7 +48,7 @@ struct EpochReport {
   int64_t batches = 0;
   int64_t bytes = 0;         // delivered sample bytes
   std::vector<int64_t> member_samples;  // of a mixture: samples of each data set in the batches handed out, substitutes included
-  double wall_s = 0;         // from the epoch's first Next() to its last (or to now)
+  double wall_s = 0;         // from the epoch's first Next() until its last batch was taken (or until now)
   double wait_s = 0;         // of that, inside Next()
   double first_batch_s = 0;  // from Open to the first batch (first epoch), or of the first Next()
   double stream_cpu_s = 0;   // CPU time of the I/O streams' threads

@@ -168,8 +168,8 @@ penstock_code penstock_loader_stop(penstock_loader* loader, penstock_error** err
 }
 
 penstock_code penstock_loader_position(const penstock_loader* loader, int64_t* epoch, int64_t* step, int64_t* steps,
-                                       penstock_error** error) {
-  for (int64_t* out : {epoch, step, steps}) {
+                                       int64_t* steps_left, penstock_error** error) {
+  for (int64_t* out : {epoch, step, steps, steps_left}) {
     if (out != nullptr) *out = 0;
   }
   return Call(error, [&, function = __func__] {
@@ -179,6 +179,7 @@ penstock_code penstock_loader_position(const penstock_loader* loader, int64_t* e
       if (epoch != nullptr) *epoch = now;
       if (step != nullptr) *step = object.loader->step();
       if (steps != nullptr) *steps = object.loader->steps();
+      if (steps_left != nullptr) *steps_left = object.loader->steps_left();
       return absl::OkStatus();
     });
   });

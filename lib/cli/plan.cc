@@ -75,7 +75,9 @@ int RunPlan(PlanArguments arguments) {
     steps.origin = resolved->position;
   }
   if (absl::Status status = steps.Validate(); !status.ok()) return Fail(status);
-  if (arguments.epoch < 0) return Fail(absl::InvalidArgumentError("plan: epochs are counted from 0"));
+  if (!order.Reaches(arguments.epoch, steps.global_batch())) {
+    return Fail(absl::InvalidArgumentError("plan: an epoch is a number from 0 to 2^40 - 1, and those of a mixture have 2^56 positions together"));
+  }
   if (order.mixture() != nullptr && !order.mixture()->Covers(arguments.epoch, steps.origin)) {
     return Fail(absl::InvalidArgumentError("plan: the mixture does not reach the epoch and position that were given"));
   }

@@ -74,6 +74,11 @@ absl::Status LoaderCore::ResolveOrder() {
   fingerprint_ = manifest_->fingerprint();
   absl::StatusOr<LoaderOrder> order = OrderOfLoader(options_, manifest_.get());
   if (!order.ok()) return order.status();
+  if (!Reaches(order->order, order->epoch)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("epoch ", order->epoch, " of ", order->order.size(), " positions ends behind position 2^56 of all epochs together: ",
+                     "give a smaller epoch_samples"));
+  }
   if (options_.disk_blocks && options_.mixture.empty() && manifest_->has_labels()) mixing_.emplace(*manifest_);
   order_.emplace(std::move(order->order));
   if (options_.policy == ErrorPolicy::kSubstitute) {

@@ -79,6 +79,7 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
     decisions = again->decisions;
   } else {
     if (static_cast<int32_t>(ahead_.size()) >= setup_.prefetch_batches) return false;
+    if (!Reaches(*order_, epoch)) return false;
     if (step >= StepsOf(epoch).steps()) return false;  // an epoch without steps: nothing follows (a batch larger than the data set)
     if (epoch != epoch_ && (!options_.next_epoch_prefetch || IsLastEpoch(epoch - 1))) return false;
     if (memory_wanted_) return false;  // until something is freed

@@ -17,6 +17,7 @@
 namespace penstock {
 void LoaderCore::BeginTotals() {
   totals_ = EpochTotals();
+  ended_.reset();
   if (!options_.mixture.empty()) totals_.member_samples.assign(options_.mixture.size(), 0);
   totals_.process_cpu_begin_s = ProcessCpuSeconds();
   totals_.stream_demand_begin_ns = StreamDemandNs();
@@ -90,6 +91,11 @@ absl::Status LoaderCore::AllLent() const {
 
 EpochReport LoaderCore::report() const {
   std::lock_guard<std::mutex> lock(mutex_);
+  return ended_.has_value() ? *ended_ : MakeReport();
+}
+
+// With the lock held.
+EpochReport LoaderCore::MakeReport() const {
   EpochReport report;
   const StepPlan steps = StepsOf(epoch_);
   report.epoch = epoch_;
@@ -104,8 +110,8 @@ EpochReport LoaderCore::report() const {
   report.batches = totals_.batches;
   report.bytes = totals_.bytes;
   report.member_samples = totals_.member_samples;
-  report.wall_s =
-      totals_.begin_ns == 0 ? 0 : 1e-9 * static_cast<double>((totals_.last_ns == 0 ? MonotonicNs() : totals_.last_ns) - totals_.begin_ns);
+  const int64_t now_ns = MonotonicNs();
+  report.wall_s = totals_.begin_ns == 0 ? 0 : 1e-9 * static_cast<double>(std::max<int64_t>(0, now_ns - totals_.begin_ns));
   report.wait_s = 1e-9 * static_cast<double>(totals_.wait_ns);
   report.first_batch_s = 1e-9 * static_cast<double>(totals_.first_batch_ns);
   std::vector<float> next = totals_.next_us;
@@ -115,9 +121,9 @@ EpochReport LoaderCore::report() const {
     report.next_p99_us = next[std::min(next.size() - 1, next.size() * 99 / 100)];
   }
   const ReadStats& reads = totals_.reads;
-  const int64_t now_ns = MonotonicNs();
+  const double span_s = 1e-9 * static_cast<double>(std::max<int64_t>(1, now_ns - totals_begun_ns_));  // since Open() or StartEpoch()
   const double depth_s = totals_.depth_s + setup_.queue_depth * 1e-9 * static_cast<double>(now_ns - depth_since_ns_);
-  const double depth = std::max(1.0, depth_s / (1e-9 * static_cast<double>(std::max<int64_t>(1, now_ns - totals_begun_ns_))));
+  const double depth = std::max(1.0, depth_s / span_s);
   report.stream_cpu_s = 1e-9 * static_cast<double>(reads.cpu_ns);
   report.open_s = 1e-9 * static_cast<double>(reads.open_ns) / depth;
   report.transfer_s = 1e-9 * static_cast<double>(reads.transfer_ns) / depth;
@@ -160,7 +166,7 @@ EpochReport LoaderCore::report() const {
   figures.io_workers = reading_threads_;
   if (tuner_ != nullptr && tuner_->most_tried() > depth_first_) figures.tuned = tuner_->why();
   figures.codec_threads = compute_ == nullptr ? 0 : compute_threads_;
-  figures.process_cpu_share = (ProcessCpuSeconds() - totals_.process_cpu_begin_s) / (std::max(report.wall_s, 1e-9) * allowed_cpus_);
+  figures.process_cpu_share = (ProcessCpuSeconds() - totals_.process_cpu_begin_s) / (span_s * allowed_cpus_);
   figures.blocked_s = 1e-9 * static_cast<double>(reads.blocked_ns);
   const int64_t demand_ns = StreamDemandNs();
   if (demand_ns >= 0) figures.stream_demand_s = 1e-9 * static_cast<double>(demand_ns - totals_.stream_demand_begin_ns);

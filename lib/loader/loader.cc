@@ -72,12 +72,19 @@ absl::StatusOr<Batch> Loader::NextOf(LoaderCore& core, int64_t within_ns) {
 
 absl::Status Loader::StartEpoch() {
   if (core_->InForkedChild()) return Forked();
+  const LoaderCore::Turn turn(*core_);
+  if (!turn.taken()) return Taken();
   return core_->StartEpoch(-1);
 }
 
 absl::Status Loader::StartEpoch(int64_t epoch) {
   if (core_->InForkedChild()) return Forked();
-  if (epoch < 0) return absl::InvalidArgumentError("epochs are counted from 0");
+  if (epoch < 0 || epoch >= kEpochMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("StartEpoch(", epoch, "): an epoch is a number from 0 to ", kEpochMax - 1, " (2^40 - 1)"));
+  }
+  const LoaderCore::Turn turn(*core_);
+  if (!turn.taken()) return Taken();
   return core_->StartEpoch(epoch);
 }
 
@@ -101,6 +108,7 @@ void Loader::Stop() {
 
 int64_t Loader::epoch() const { return core_->InForkedChild() ? -1 : core_->epoch(); }
 int64_t Loader::steps() const { return core_->InForkedChild() ? -1 : core_->steps(); }
+int64_t Loader::steps_left() const { return core_->InForkedChild() ? -1 : core_->steps_left(); }
 int64_t Loader::step() const { return core_->InForkedChild() ? -1 : core_->step(); }
 std::string Loader::state() const { return core_->InForkedChild() ? std::string() : core_->state(); }
 EpochReport Loader::report() const { return core_->InForkedChild() ? EpochReport() : core_->report(); }

@@ -137,12 +137,11 @@ absl::StatusOr<Batch> LoaderCore::Next(int64_t within_ns) {
   }
   const absl::StatusOr<Front> front = WaitForFront(lock, within_ns < 0 ? std::numeric_limits<int64_t>::max() : begin_ns + within_ns);
   const int64_t now_ns = MonotonicNs();
-  totals_.wait_ns += now_ns - begin_ns;
+  if (!ended_.has_value()) totals_.wait_ns += now_ns - begin_ns;
   if (front.ok() && *front == Front::kNotYet) return Batch();
   const int64_t waited_ns = EndWait(now_ns);
   if (!front.ok()) return front.status();
   if (*front == Front::kEndOfEpoch) return Batch::EndOfEpoch();
-  totals_.last_ns = now_ns;
   if (totals_.batches == 0) totals_.first_batch_ns = epoch_ == first_epoch_ ? now_ns - opened_ns_ : waited_ns;
   const auto us = static_cast<float>(waited_ns) / 1000.0f;
   if (totals_.next_us.size() < kNextSamplesMax) {
@@ -285,6 +284,7 @@ absl::StatusOr<Batch> LoaderCore::TakeFront() {
   auto lease = std::make_unique<Batch::Lease>();
   lease->core = shared_from_this();
   lease->attempt = std::move(slot->attempt);
+  if (step_ >= StepsOf(epoch_).steps()) ended_ = MakeReport();
   WakeStreams();
   return Batch(std::move(lease));
 }
@@ -303,6 +303,11 @@ absl::Status LoaderCore::StartEpoch(int64_t epoch) {
   if (stopping()) return absl::CancelledError("Stop() was called");
   EndWait(MonotonicNs());
   const int64_t next = epoch < 0 ? epoch_ + 1 : epoch;
+  if (!Reaches(*order_, next)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("StartEpoch(", next, "): epochs are numbered below 2^40, and those of a mixture have 2^56 positions together; the "
+                                          "epoch lies behind that"));
+  }
   const bool continues = next == epoch_ + 1 && step_ >= StepsOf(epoch_).steps();
   if (const Mixture* const mixture = order_->mixture(); mixture != nullptr && !mixture->Covers(next, 0)) {
     return absl::FailedPreconditionError(absl::StrCat("StartEpoch(", next, "): the mixture's weights were changed at position ",
@@ -342,7 +347,8 @@ absl::Status LoaderCore::Skip(int64_t steps) {
   if (steps < 0) return absl::InvalidArgumentError(absl::StrCat("Skip(", steps, "): the number of steps to pass over is below 0"));
   const StepPlan plan = StepsOf(epoch_);
   if (steps > plan.steps() - step_) {
-    return absl::OutOfRangeError(absl::StrCat("Skip(", steps, "): epoch ", epoch_, " has ", plan.steps(), " steps, of which ", step_,
+    return absl::OutOfRangeError(absl::StrCat("Skip(", steps, "): epoch ", epoch_, " has ", plan.steps(), " steps",
+                                              plan.origin > 0 ? absl::StrCat(" from position ", plan.origin, " on") : "", ", of which ", step_,
                                               " were taken, so that only ", plan.steps() - step_,
                                               " are left to pass over; StartEpoch() begins the next one"));
   }
@@ -355,6 +361,7 @@ absl::Status LoaderCore::Skip(int64_t steps) {
     plan.Positions(step_ - 1, options_.rank, last);
     totals_.passed -= options_.batch_size - static_cast<int64_t>(last.size());
   }
+  if (step_ == plan.steps()) ended_ = MakeReport();
   // Whoever plans at this moment plans what may be passed over now.
   ++generation_;
   while (!ahead_.empty() && ahead_.front()->epoch == epoch_ && ahead_.front()->step < step_) {
@@ -444,7 +451,14 @@ int64_t LoaderCore::epoch() const {
 
 int64_t LoaderCore::steps() const {
   std::lock_guard<std::mutex> lock(mutex_);
-  return StepsOf(epoch_).steps();
+  StepPlan whole = StepsOf(epoch_);
+  whole.origin = 0;
+  return whole.steps();
+}
+
+int64_t LoaderCore::steps_left() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return StepsOf(epoch_).steps() - step_;
 }
 
 int64_t LoaderCore::step() const {

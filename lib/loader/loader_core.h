@@ -77,6 +77,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
 
   int64_t epoch() const;
   int64_t steps() const;
+  int64_t steps_left() const;
   int64_t step() const;
   std::string state() const;
   EpochReport report() const;
@@ -188,6 +189,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   void StreamMain(size_t index);
   StepPlan StepsOf(int64_t epoch) const;
   int64_t RankSamples(int64_t epoch) const;
+  // Whether all steps of an epoch can be planned.
+  bool Reaches(const Order& order, int64_t epoch) const { return order.Reaches(epoch, options_.batch_size * options_.world_size); }
 
   // With the lock held.
   void BeginTuning(int64_t ring_capacity);
@@ -225,6 +228,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   absl::StatusOr<Batch> TakeFront();
   void WriteLedger();  // without the lock, on the consumer's thread
   std::string Waiting() const;
+  EpochReport MakeReport() const;
   int64_t StreamDemandNs() const;
   absl::Status AllLent() const;
   Slot* FindSlot(const Attempt* attempt);
@@ -341,7 +345,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   // The current epoch's figures.
   struct EpochTotals {
     int64_t delivered = 0, substituted = 0, skipped = 0, passed = 0, batches = 0, bytes = 0, planned_reads = 0, read_bytes = 0;
-    int64_t begin_ns = 0, last_ns = 0, wait_ns = 0, copy_wait_ns = 0, first_batch_ns = 0;
+    int64_t begin_ns = 0, wait_ns = 0, copy_wait_ns = 0, first_batch_ns = 0;
     double process_cpu_begin_s = 0;
     double depth_s = 0;  // reads that could be in flight, times seconds, until depth_since_ns_
     int64_t stream_demand_begin_ns = 0;
@@ -352,6 +356,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
     ReadStats reads;
   };
   EpochTotals totals_;
+  std::optional<EpochReport> ended_;  // the report of the current epoch, once its last batch was taken or passed over
+
   // Guarded by the consumer's turn.
   std::optional<LedgerFile> ledger_;
   std::vector<LedgerEntry> ledger_pending_;  // of the batch that is being handed out

@@ -321,6 +321,11 @@ int64_t Order::IdOfPlan(int64_t epoch, int64_t position) const {
   return id;
 }
 
+bool Order::Reaches(int64_t epoch, int64_t beyond) const {
+  if (epoch < 0 || epoch >= kEpochMax || beyond < 0 || beyond > kOrderMax) return false;
+  return mixture() == nullptr || (static_cast<__int128>(epoch) + 1) * size() + beyond <= kOrderMax;
+}
+
 const Mixture* Order::mixture() const { return impl_->mixture.has_value() ? &*impl_->mixture : nullptr; }
 
 uint64_t Order::ids_hash() const { return impl_->hash; }

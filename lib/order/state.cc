@@ -17,7 +17,6 @@ using Json = nlohmann::json;
 
 constexpr std::array<const char*, 3> kTailNames = {"drop", "pad", "partial"};
 constexpr const char* kDiskBlocks = "disk-blocks";
-constexpr int64_t kInt64Max = INT64_MAX;
 // Ours is below 1 KiB. There is room for indentation, and none for text that is something else.
 constexpr size_t kTextBytesMax = 8192;
 
@@ -87,7 +86,7 @@ absl::Status FromFields(const Json& json, State& state) {
     int64_t max;
     int64_t* value;
   };
-  for (const IntegerField& field : {IntegerField{"epoch", 0, kInt64Max - 1, &state.epoch},
+  for (const IntegerField& field : {IntegerField{"epoch", 0, kEpochMax - 1, &state.epoch},
                                     IntegerField{"position", 0, kOrderMax - 1, &state.position},
                                     IntegerField{"block_samples", 1, kOrderMax, &state.block_samples},
                                     IntegerField{"window_samples", 1, kOrderMax, &state.window_samples},

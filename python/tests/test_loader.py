@@ -145,7 +145,7 @@ def test_a_state_goes_on_with_another_batch_size_and_engine(ragged, open_loader,
     state = loader.state_dict() if as_dict else loader.state()
     loader.close()
     resumed = open_loader(ragged, batch_size=7, engine="threads", streams=2, state=state)
-    assert len(resumed) == 10  # of the 70 that are left
+    assert len(resumed) == 14 and resumed.steps_left == 10  # of the 70 samples that are left
     assert ids_of(resumed) == whole[30:]
     assert resumed.epoch == 0
     assert len(ids_of(resumed)) == 98 and resumed.epoch == 1  # 14 steps of 7

@@ -202,3 +202,27 @@ def test_a_state_goes_through_torch_save(ragged, tmp_path):
     assert flat(map(ids, resumed)) == flat(map(ids, dataset.loader.rest()))
     with pytest.raises(penstock.InvalidArgumentError):
         data_set(ragged).load_state_dict({"penstock": "none"})
+
+
+def test_an_empty_dense_batch_has_no_samples_of_the_shape(empty_dense):
+    for batch in empty_dense:
+        count = len(batch)
+        assert batch.tensor("float32", (3, 4)).shape == (count, 3, 4)
+        assert batch.tensor().shape == (count, 64)
+        assert batch.label_tensor().shape == (count,)
+        assert torch.cat([batch.tensor("float32", (3, 4)), torch.zeros(2, 3, 4)]).shape == (count + 2, 3, 4)
+
+
+def test_len_is_the_epoch_and_not_what_is_left_of_it(ragged):
+    whole = data_set(ragged)
+    steps = len(torch.utils.data.DataLoader(whole, batch_size=None))
+    batches = iter(whole)
+    for _ in range(3):
+        next(batches)
+    state = whole.state_dict()
+    resumed = data_set(ragged)
+    resumed.load_state_dict(state)
+    assert len(resumed) == len(torch.utils.data.DataLoader(resumed, batch_size=None)) == steps == 12
+    assert resumed.loader.steps_left == 9 and len(list(resumed)) == 9
+    whole.close()
+    resumed.close()

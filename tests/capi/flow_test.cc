@@ -76,11 +76,12 @@ TEST_CASE("an epoch from C has the samples of the same epoch from C++, in its or
     Error error;
     for (int epoch = 0; epoch < 2; ++epoch) {
       CHECK(TakeCEpoch(loader) == TakeEpoch(*other));
-      int64_t now = -1, step = -1, steps = -1;
-      C_OK(error, penstock_loader_position(loader, &now, &step, &steps, &error));
+      int64_t now = -1, step = -1, steps = -1, left = -1;
+      C_OK(error, penstock_loader_position(loader, &now, &step, &steps, &left, &error));
       CHECK(now == epoch);
       CHECK(step == other->step());
       CHECK(steps == other->steps());
+      CHECK(left == 0);
       CHECK(Report(loader)["delivered"] == 150);
       C_OK(error, penstock_loader_start_epoch(loader, -1, &error));
       REQUIRE_OK(other->StartEpoch());
@@ -118,9 +119,39 @@ TEST_CASE("a run goes on from a state that was taken from C", "[capi]") {
   C_OK(error, penstock_loader_close(loader, &error));
   options.Set("state", state);
   loader = options.Open();
+  int64_t step = -1, steps = -1, left = -1;
+  C_OK(error, penstock_loader_position(loader, nullptr, &step, &steps, &left, &error));
+  CHECK(step == 0);
+  CHECK(steps == static_cast<int64_t>(all.size() / (ids.size() / 3)));
+  CHECK(left == steps - 3);
   for (const int64_t id : TakeCEpoch(loader)) ids.push_back(id);
   CHECK(ids == all);
   C_OK(error, penstock_loader_close(loader, &error));
+}
+
+TEST_CASE("the report of an epoch stays as it was when its last batch was taken", "[capi]") {
+  const DataSet data(120);
+  for (const EngineOption engine : Engines()) {
+    COptions options(data.root(), engine);
+    penstock_loader* loader = options.Open();
+    TakeCEpoch(loader);
+    const Json report = Report(loader);
+    CHECK(report["taken"] == report["expected"]);
+    // The process goes on: CPU time, waits and what is read ahead of the next epoch are none of the old one's.
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
+    while (std::chrono::steady_clock::now() < end) {
+    }
+    TakeCEpoch(loader);  // finds the end again
+    CHECK(Report(loader) == report);
+    Error error;
+    C_OK(error, penstock_loader_start_epoch(loader, -1, &error));
+    CHECK(Report(loader)["taken"] == 0);
+    C_OK(error, penstock_loader_skip(loader, 7, &error));  // all of them
+    const Json passed = Report(loader);
+    CHECK(passed["passed"] == 112);
+    CHECK(Report(loader) == passed);
+    C_OK(error, penstock_loader_close(loader, &error));
+  }
 }
 
 TEST_CASE("skip stands where next would, and the state counts it", "[capi]") {
@@ -130,10 +161,11 @@ TEST_CASE("skip stands where next would, and the state counts it", "[capi]") {
   const std::vector<int64_t> all = TakeCEpoch(loader);
   Error error;
   C_OK(error, penstock_loader_start_epoch(loader, 0, &error));
-  int64_t step = 0, steps = 0;
+  int64_t step = 0, steps = 0, left = 0;
   C_OK(error, penstock_loader_skip(loader, 2, &error));
-  C_OK(error, penstock_loader_position(loader, nullptr, &step, &steps, &error));
+  C_OK(error, penstock_loader_position(loader, nullptr, &step, &steps, &left, &error));
   CHECK(step == 2);
+  CHECK(left == steps - 2);
   const auto per_step = static_cast<int64_t>(all.size()) / steps;
   CHECK(TakeCEpoch(loader) == std::vector<int64_t>(all.begin() + 2 * per_step, all.end()));
   CHECK(Report(loader)["passed"] == 2 * per_step);

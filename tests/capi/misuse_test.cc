@@ -128,7 +128,7 @@ std::vector<HandleCall> LoaderCalls() {
       {"stop", [](void* h, penstock_error** e) { return penstock_loader_stop(static_cast<penstock_loader*>(h), e); }},
       {"position",
        [](void* h, penstock_error** e) {
-         return penstock_loader_position(static_cast<penstock_loader*>(h), nullptr, nullptr, nullptr, e);
+         return penstock_loader_position(static_cast<penstock_loader*>(h), nullptr, nullptr, nullptr, nullptr, e);
        }},
       LoaderText("state", [](penstock_loader* l, char** t, penstock_error** e) { return penstock_loader_state(l, t, e); }),
       LoaderText("report_json", [](penstock_loader* l, char** t, penstock_error** e) { return penstock_loader_report_json(l, t, e); }),

@@ -99,8 +99,10 @@ TEST_CASE("a run whose world and batch change in mid-epoch goes on with exactly 
       options.state = state;
       if (!state.empty()) options.seed = 99;  // the state's counts
       auto loader = MustOpen(options);
-      REQUIRE(loader->steps() == plan.steps());
+      // The whole epoch's, wherever this run goes on in it; and what is left.
+      REQUIRE(loader->steps() == StepPlan{kSamples, 0, shape.batch, shape.world, Tail::kPartial}.steps());
       for (int64_t step = 0; step < steps; ++step) {
+        REQUIRE(loader->steps_left() == plan.steps() - step);
         auto batch = loader->Next();
         REQUIRE_OK(batch);
         REQUIRE(std::vector<int64_t>(batch->ids().begin(), batch->ids().end()) == IdsOf(order, plan, 0, step, rank));
@@ -130,7 +132,8 @@ TEST_CASE("a restored epoch whose rest fills no step ends at once and the next o
   LoaderOptions options = Shaped(data, 12, 1, 2, Tail::kDrop);  // 23 are left, a step is 24
   options.state = state;
   auto loader = MustOpen(options);
-  CHECK(loader->steps() == 0);
+  CHECK(loader->steps_left() == 0);
+  CHECK(loader->steps() == 4);
   CHECK(EpochEnded(loader->Next()));
   CHECK(loader->report().dropped == 23);
   CHECK(State::FromJson(loader->state())->epoch == 1);

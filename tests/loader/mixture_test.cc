@@ -265,7 +265,7 @@ TEST_CASE("new weights begin with the next batch, and no data set loses or repea
     CHECK(absl::StrContains(back.message(), "does not begin behind it"));
     REQUIRE_OK(restored[0]->StartEpoch(7));
     CHECK(TakeGlobal(restored) == Expected(mixture, 7 * 500, 10));
-    CHECK(absl::IsFailedPrecondition(restored[0]->StartEpoch(kOrderMax)));
+    CHECK(absl::IsInvalidArgument(restored[0]->StartEpoch(kOrderMax)));
   }
 }
 
@@ -382,6 +382,25 @@ TEST_CASE("a file that is gone is named with its own data set", "[loader]") {
     CHECK(skipping->report().member_samples[1] == 30 - skipping->report().skipped);
     CHECK(skipping->report().member_samples[0] == 70);
   }
+}
+
+TEST_CASE("an epoch behind the positions of a mixture is refused and the last one ends", "[loader]") {
+  const Sets sets;
+  LoaderOptions options = sets.Options();
+  options.epoch_samples = int64_t{1} << 20;
+  options.batch_size = 4;
+  options.tail = Tail::kPad;
+  const auto loader = MustOpen(options);
+  // 2^36 epochs of 2^20 positions; the last one has no room for what pads it.
+  CHECK(absl::IsFailedPrecondition(loader->StartEpoch((int64_t{1} << 36) - 1)));
+  CHECK(absl::IsFailedPrecondition(loader->StartEpoch(int64_t{1} << 36)));
+  CHECK(loader->epoch() == 0);
+  REQUIRE_OK(loader->StartEpoch((int64_t{1} << 36) - 2));
+  REQUIRE_OK(loader->Skip(loader->steps() - 2));
+  CHECK(TakeEpoch(*loader).size() == 8);
+  CHECK(absl::IsFailedPrecondition(loader->StartEpoch()));
+  options.epoch_samples = int64_t{1} << 56;
+  CHECK(absl::IsInvalidArgument(Loader::Open(options).status()));
 }
 
 TEST_CASE("what does not go with a mixture is refused by name", "[loader]") {

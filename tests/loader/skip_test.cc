@@ -103,6 +103,28 @@ TEST_CASE("Skip past the end of the epoch is refused with the numbers and change
   CHECK(absl::IsOutOfRange(loader->Skip(1)));
 }
 
+TEST_CASE("an epoch that no number can hold is refused and changes nothing", "[loader]") {
+  const DataSet data(kSamples);
+  for (const Tail tail : {Tail::kDrop, Tail::kPad, Tail::kPartial}) {
+    const auto loader = MustOpen(Shaped(data, 0, 1, tail));
+    const std::string state = loader->state();
+    for (const int64_t epoch : {INT64_MAX, INT64_MAX - 1, kEpochMax, int64_t{-1}, INT64_MIN}) {
+      CHECK(absl::IsInvalidArgument(loader->StartEpoch(epoch)));
+      CHECK(loader->state() == state);
+    }
+    REQUIRE_OK(loader->StartEpoch(kEpochMax - 1));
+    std::vector<int64_t> ids = TakeEpoch(*loader);
+    CHECK(ids.size() >= 100);
+    CHECK(absl::IsFailedPrecondition(loader->StartEpoch()));
+    REQUIRE_OK(loader->StartEpoch(0));
+    CHECK(Take(*loader).size() == 4);
+    // Nor does a state stand there.
+    State far = *State::FromJson(state);
+    far.epoch = kEpochMax;
+    CHECK(absl::IsInvalidArgument(State::FromJson(far.ToJson()).status()));
+  }
+}
+
 TEST_CASE("Skip from a restored state counts from there", "[loader]") {
   const DataSet data(kSamples);
   const auto first = MustOpen(Shaped(data, 0, 1, Tail::kPartial));

@@ -67,7 +67,7 @@ TEST_CASE("a state comes back from its text as it was", "[order]") {
 
 TEST_CASE("a state is below 1 KiB with everything at its longest", "[order]") {
   State state = Example();
-  state.epoch = INT64_MAX - 1;
+  state.epoch = penstock::kEpochMax - 1;
   state.position = penstock::kOrderMax - 1;
   state.block_samples = state.window_samples = state.virtual_streams = penstock::kOrderMax;
   state.tail = Tail::kPartial;

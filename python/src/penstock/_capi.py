@@ -89,7 +89,7 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "penstock_loader_next_within": (c_int32, [_Handle, c_int64, _Out, _Error]),
     "penstock_loader_start_epoch": (c_int32, [_Handle, c_int64, _Error]),
     "penstock_loader_stop": (c_int32, [_Handle, _Error]),
-    "penstock_loader_position": (c_int32, [_Handle, POINTER(c_int64), POINTER(c_int64), POINTER(c_int64), _Error]),
+    "penstock_loader_position": (c_int32, [_Handle] + [POINTER(c_int64)] * 4 + [_Error]),
     "penstock_loader_state": (c_int32, [_Handle, _Out, _Error]),
     "penstock_loader_report_json": (c_int32, [_Handle, _Out, _Error]),
     "penstock_loader_setup_json": (c_int32, [_Handle, _Out, _Error]),

@@ -242,9 +242,9 @@ class Loader(Handle):
     # Where it stands
 
     def _position(self) -> Any:
-        epoch, step, steps = c_int64(), c_int64(), c_int64()
-        _capi.call(_library.penstock_loader_position, self._open_handle(), byref(epoch), byref(step), byref(steps))
-        return epoch.value, step.value, steps.value
+        numbers = [c_int64() for _ in range(4)]
+        _capi.call(_library.penstock_loader_position, self._open_handle(), *map(byref, numbers))
+        return [number.value for number in numbers]
 
     @property
     def epoch(self) -> int:
@@ -256,8 +256,13 @@ class Loader(Handle):
         return int(self._position()[1])
 
     def __len__(self) -> int:
-        """Steps of the current epoch, the same on every rank; of its rest, in the epoch of a state that was loaded."""
+        """Steps of the whole current epoch, the same on every rank, also where a state goes on in the middle of it (``steps_left``)."""
         return int(self._position()[2])
+
+    @property
+    def steps_left(self) -> int:
+        """Steps that are left of the current epoch: as many batches as ``rest()`` gives."""
+        return int(self._position()[3])
 
     def state(self) -> str:
         """What to give as ``state`` to go on after the last batch that was handed out: below 1 KiB of JSON, the same on every rank at the
