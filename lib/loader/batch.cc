@@ -96,10 +96,10 @@ void Batch::Release() {
     static_cast<void>(lease.release());  // memory, locks and threads are the parent's
     return;
   }
-  const Attempt* attempt = lease->attempt.get();
   std::shared_ptr<DeviceBatch> device = std::move(lease->attempt->device);
   lease->attempt.reset();
-  lease->core->Released(attempt, std::move(device));
+  if (const auto& freed = Intervals().batch_freed; freed != nullptr) freed();
+  lease->core->Released(lease->number, std::move(device));
 }
 
 absl::Status Batch::Release(CUstream_st* cuda_stream) {

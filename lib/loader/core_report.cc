@@ -80,7 +80,7 @@ std::string LoaderCore::Waiting() const {
 
 absl::Status LoaderCore::AllLent() const {
   std::string names;
-  for (const auto& [attempt, name] : lent_names_) absl::StrAppend(&names, names.empty() ? "" : "; ", name);
+  for (const auto& [lease, name] : lent_names_) absl::StrAppend(&names, names.empty() ? "" : "; ", name);
   const std::string memory = device_path_ == nullptr
                                  ? absl::StrCat("all memory (memory_bytes = ", options_.memory_bytes, ", one batch in reserve)")
                                  : absl::StrCat("all device memory (device_bytes = ", options_.device_bytes, ")");

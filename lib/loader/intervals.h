@@ -13,6 +13,8 @@ struct LoaderIntervals {
   int64_t io_look_bytes = int64_t{64} << 20;  // a data set so large is looked at whether it is in the page cache
   // Called without the lock, after memory for a batch was looked for in vain and before the loader waits for some.
   std::function<void()> memory_refused;
+  // Called without the lock by the thread that gives a batch back, after its memory was freed and before the loader is told.
+  std::function<void()> batch_freed;
 };
 
 // What loaders that are opened from now on use. Set by one thread while no loader is being opened.

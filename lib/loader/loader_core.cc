@@ -280,8 +280,9 @@ absl::StatusOr<Batch> LoaderCore::TakeFront() {
       absl::StrCat("epoch ", slot->epoch, " step ", slot->step, " (ids ",
                    absl::StrJoin(plan.ids.begin(), plan.ids.begin() + static_cast<int64_t>(std::min(plan.ids.size(), kIdsNamed)), ", "),
                    plan.ids.size() > kIdsNamed ? ", ..." : "", ")");
-  lent_names_.emplace_back(slot->attempt.get(), std::move(name));
   auto lease = std::make_unique<Batch::Lease>();
+  lease->number = ++leases_;
+  lent_names_.emplace_back(lease->number, std::move(name));
   lease->core = shared_from_this();
   lease->attempt = std::move(slot->attempt);
   if (step_ >= StepsOf(epoch_).steps()) ended_ = MakeReport();
@@ -289,10 +290,10 @@ absl::StatusOr<Batch> LoaderCore::TakeFront() {
   return Batch(std::move(lease));
 }
 
-void LoaderCore::Released(const Attempt* attempt, std::shared_ptr<DeviceBatch> device) {
+void LoaderCore::Released(int64_t lease, std::shared_ptr<DeviceBatch> device) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (device != nullptr) device_path_->Release(std::move(device));
-  lent_names_.erase(std::remove_if(lent_names_.begin(), lent_names_.end(), [&](const auto& entry) { return entry.first == attempt; }),
+  lent_names_.erase(std::remove_if(lent_names_.begin(), lent_names_.end(), [&](const auto& entry) { return entry.first == lease; }),
                     lent_names_.end());
   MemoryFreed();
   WakeStreams();

@@ -85,7 +85,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::shared_ptr<const Manifest> manifest() const { return manifest_; }
 
   // A batch came back: its host memory is free already, its device memory (null on the host path) is once the work recorded on it is done.
-  void Released(const Attempt* attempt, std::shared_ptr<DeviceBatch> device);
+  void Released(int64_t lease, std::shared_ptr<DeviceBatch> device);
 
   // PieceSource
   bool Claim(int32_t stream, ClaimedPiece& piece, int64_t& seen) override;
@@ -306,7 +306,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::unordered_set<int64_t> broken_;       // ids that failed since the epoch began: none of them is a substitute
   FailedRun failed_run_;                     // that the last batch handed out ended with
   std::vector<int64_t> substitute_ids_;      // policy=substitute and a list of ids: each of them once; const after Open
-  std::vector<std::pair<const Attempt*, std::string>> lent_names_;
+  std::vector<std::pair<int64_t, std::string>> lent_names_;  // by the number of the lease
+  int64_t leases_ = 0;                                       // given out
   struct EpochIo {
     int64_t epoch = 0;
     bool direct = false;

@@ -3,13 +3,17 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include <catch2/catch.hpp>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "loader/data_set.h"
 #include "loader/gate.h"
@@ -133,6 +137,86 @@ TEST_CASE("memory that comes back at the moment when there is none is found", "[
     loader.reset();  // before what its hook refers to
     CHECK(released > 0);
   }
+}
+
+TEST_CASE("a batch that comes while another is given back is the one that stays lent", "[threads]") {
+  // The memory of what is freed may be what comes next: the new batch then has the old one's address.
+  DataSet data(2000, -150000);
+  LoaderOptions options = data.Options(10);
+  options.memory_bytes = 12 << 20;  // six batches, one of them in reserve
+  options.prefetch_batches = 8;
+  options.engine = EngineOption::kThreads;
+  Loader* taking = nullptr;
+  std::vector<Batch> held;
+  Intervals().batch_freed = [&] {
+    Loader* const loader = std::exchange(taking, nullptr);
+    if (loader == nullptr) return;
+    absl::StatusOr<Batch> batch = loader->Next();
+    while (batch.ok() && !batch->end_of_epoch()) {
+      held.push_back(*std::move(batch));
+      batch = loader->Next();
+    }
+  };
+  const auto loader = MustOpen(options);
+  for (int round = 0; round < 20; ++round) {
+    std::vector<int64_t> released;
+    absl::StatusOr<Batch> batch = loader->Next();
+    REQUIRE_OK(batch);
+    std::thread([&] {
+      // With the thread's own store of freed blocks full, what it frees is for others to take.
+      std::vector<std::vector<void*>> blocks;
+      for (size_t bytes = 24; bytes < 1040; bytes += 16) {
+        for (int i = 0; i < 7; ++i) blocks.push_back({::malloc(bytes)});
+      }
+      for (const auto& block : blocks) ::free(block[0]);
+      taking = loader.get();
+      batch->Release();
+    }).join();
+    REQUIRE_FALSE(held.empty());
+    // All that was taken is named, and nothing else.
+    absl::StatusOr<Batch> next = loader->Next();
+    for (; next.ok() && !next->end_of_epoch(); next = loader->Next()) held.push_back(*std::move(next));
+    const absl::Status status = next.status();
+    INFO(round << ": " << status);
+    REQUIRE(absl::IsResourceExhausted(status));
+    REQUIRE(absl::StrContains(status.message(), absl::StrCat("is in ", held.size(), " batches")));
+    held.clear();
+  }
+  Intervals().batch_freed = nullptr;
+}
+
+TEST_CASE("an epoch is not begun while another thread waits in Next", "[threads]") {
+  const DataSet data(40, -100);
+  LoaderOptions options = data.Options(10);
+  options.codec.function = [](void* user, int64_t, const void* stored, size_t stored_bytes, void* delivered, size_t, size_t* bytes, char*,
+                              size_t) {
+    while (!static_cast<std::atomic<bool>*>(user)->load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::memcpy(delivered, stored, stored_bytes);
+    *bytes = stored_bytes;
+    return 0;
+  };
+  std::atomic<bool> open{false};
+  options.codec.user = &open;
+  options.codec.expansion_max = 1;
+  const auto loader = MustOpen(options);
+  std::atomic<bool> taken{false};
+  std::thread consumer([&] {
+    absl::StatusOr<Batch> batch = loader->Next();
+    while (absl::IsFailedPrecondition(batch.status())) batch = loader->Next();  // the main thread looked at this moment
+    taken = batch.ok();
+  });
+  // Until the consumer waits.
+  while (loader->NextWithin(0).ok()) std::this_thread::yield();
+  CHECK(absl::IsFailedPrecondition(loader->StartEpoch()));
+  CHECK(absl::IsFailedPrecondition(loader->StartEpoch(3)));
+  CHECK(absl::IsFailedPrecondition(loader->Skip(1)));
+  CHECK(loader->epoch() == 0);
+  open = true;
+  consumer.join();
+  CHECK(taken);
+  CHECK(loader->step() == 1);
+  REQUIRE_OK(loader->StartEpoch());
+  CHECK(loader->epoch() == 1);
 }
 
 TEST_CASE("every call of a forked child is refused and neither its calls nor its exit disturb the parent", "[threads]") {
