@@ -112,9 +112,10 @@ PENSTOCK_C_API penstock_code penstock_options_set(penstock_options *options, con
 /* The value as penstock_options_set() would take it. */
 PENSTOCK_C_API penstock_code penstock_options_get(const penstock_options *options, const char *name, char **value,
                                                   penstock_error **error);
-/* Loader: order = ids, a custom sampler or a subset. The ids are copied; count 0: no list. What is no id of the data set is refused when
-   the loader is opened. */
-PENSTOCK_C_API penstock_code penstock_options_set_ids(penstock_options *options, const int64_t *ids, int64_t count,
+/* Loader: order = ids, a custom sampler or a subset. `ids` are signed integers of `id_bytes` bytes each, 4 or 8. They are copied; count 0:
+   no list. What is no id of the data set is refused when the loader is opened.
+   Errors:   INVALID_ARGUMENT  another size than 4 or 8; a count below 0. */
+PENSTOCK_C_API penstock_code penstock_options_set_ids(penstock_options *options, const void *ids, int32_t id_bytes, int64_t count,
                                                       penstock_error **error);
 /* Loader: decodes each sample with a function (codec.h has its contract); NULL: none. How much it may deliver is said by the options
    codec_delivered_bytes_max and codec_expansion_max. `user` and the function must stay valid until the loaders that were opened with them

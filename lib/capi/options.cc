@@ -1,5 +1,7 @@
 // Options by name, and their tables.
+#include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "capi/objects.h"
@@ -128,13 +130,28 @@ penstock_code penstock_options_get(const penstock_options* options, const char* 
   });
 }
 
-penstock_code penstock_options_set_ids(penstock_options* options, const int64_t* ids, int64_t count, penstock_error** error) {
+penstock_code penstock_options_set_ids(penstock_options* options, const void* ids, int32_t id_bytes, int64_t count,
+                                       penstock_error** error) {
   return Call(error, [&, function = __func__] {
     return WithLoaderOptions(function, options, [&](LoaderOptions& loader_options) -> absl::Status {
       constexpr int64_t kCountMax = int64_t{1} << 40;
       if (count < 0 || count > kCountMax) return absl::InvalidArgumentError(absl::StrCat(function, ": count is ", count));
       if (ids == nullptr && count > 0) return Missing(function, "ids");
-      loader_options.ids = count == 0 ? std::vector<int64_t>() : std::vector<int64_t>(ids, ids + count);
+      if (id_bytes != 4 && id_bytes != 8) {
+        return absl::InvalidArgumentError(absl::StrCat(function, ": id_bytes is ", id_bytes, "; an id has 4 or 8 bytes"));
+      }
+      std::vector<int64_t> copied(static_cast<size_t>(count));
+      // By memcpy, for the caller's memory need not be aligned.
+      if (id_bytes == 8 && count > 0) {
+        std::memcpy(copied.data(), ids, copied.size() * sizeof(int64_t));
+      } else {
+        for (size_t i = 0; i < copied.size(); ++i) {
+          int32_t id;
+          std::memcpy(&id, static_cast<const char*>(ids) + i * sizeof id, sizeof id);
+          copied[i] = id;
+        }
+      }
+      loader_options.ids = std::move(copied);
       return absl::OkStatus();
     });
   });

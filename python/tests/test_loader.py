@@ -1,11 +1,13 @@
 """Epochs, order, state, policies."""
 
+import array
 import errno
 import gc
 import json
 import pickle
 import threading
 import time
+import tracemalloc
 
 import pytest
 
@@ -114,6 +116,49 @@ def test_ids_are_the_order(ragged, open_loader, kind):
     assert ids_of(loader) == [int(sample_id) for sample_id in order]
 
 
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint64", "uint32", "int16", "uint8", ">i8", ">i4"])
+def test_ids_of_any_integer_type_are_the_order(ragged, open_loader, dtype):
+    numpy = pytest.importorskip("numpy")
+    numbers = numpy.arange(99, -1, -1)[::3].astype(dtype)
+    loader = open_loader(ragged, ids=numbers[::2], batch_size=4, tail="partial")
+    expected = numbers[::2].tolist()
+    numbers[:] = 0  # the loader has a copy
+    assert ids_of(loader) == expected
+    loader.load_state_dict(loader.state())
+    assert ids_of(loader) == expected
+
+
+def test_ids_of_buffers_without_numpy(ragged, open_loader):
+    for numbers in (array.array("i", [5, 3, 99]), array.array("q", [5, 3, 99]), memoryview(array.array("h", [5, 3, 99]))):
+        assert ids_of(open_loader(ragged, ids=numbers, batch_size=1)) == [5, 3, 99]
+
+
+def test_ids_of_an_array_are_copied_as_a_whole(ragged):
+    numpy = pytest.importorskip("numpy")
+    numbers = numpy.zeros(1_000_000, "int64")
+    tracemalloc.start()
+    try:
+        with penstock.Loader(ragged.root, ids=numbers, batch_size=10, memory_bytes="32 MiB", rank=0, world_size=1) as loader:
+            assert len(loader) == 100_000
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * numbers.nbytes  # as Python integers 40 MB
+    finally:
+        tracemalloc.stop()
+
+
+def test_numbers_that_the_library_cannot_hold_are_refused(ragged, open_loader):
+    loader = open_loader(ragged, batch_size=10)
+    for number in (2 ** 63, 2 ** 64 - 1, 2 ** 64 + 1, -2 ** 64):
+        for use in (loader.start_epoch, loader.skip, loader.manifest.name):
+            with pytest.raises(penstock.InvalidArgumentError, match="64 bits"):
+                use(number)
+    for use in (loader.start_epoch, loader.skip):
+        with pytest.raises(penstock.InvalidArgumentError, match="integer"):
+            use("1")
+    with pytest.raises(penstock.InvalidArgumentError):
+        loader.start_epoch(2 ** 63 - 1)
+    assert (loader.epoch, loader.step) == (0, 0)
+
+
 def test_an_id_that_is_not_there_is_refused(ragged):
     with pytest.raises(penstock.InvalidArgumentError, match="100"):
         penstock.Loader(ragged.root, ids=[1, 100])
@@ -149,6 +194,24 @@ def test_a_state_goes_on_with_another_batch_size_and_engine(ragged, open_loader,
     assert ids_of(resumed) == whole[30:]
     assert resumed.epoch == 0
     assert len(ids_of(resumed)) == 98 and resumed.epoch == 1  # 14 steps of 7
+
+
+def test_an_option_that_differs_from_the_state_is_refused_with_both(ragged, open_loader):
+    loader = open_loader(ragged, batch_size=10, seed=7, tail="pad")
+    next(loader.rest())
+    state = loader.state()
+    rest = ids_of(loader.rest())
+    # What is not given is the state's; so is what is the same.
+    assert ids_of(open_loader(ragged, batch_size=10, state=state)) == rest
+    assert ids_of(open_loader(ragged, batch_size=10, state=state, seed=7, shuffle=True)) == rest
+    for name, given, kept in [("seed", 0, 7), ("tail", "drop", "pad"), ("shuffle", False, True), ("window_samples", 4, 1)]:
+        with pytest.raises(penstock.InvalidArgumentError, match=f"{name} = {str(given).lower()} .the state: {str(kept).lower()}."):
+            penstock.Loader(ragged.root, batch_size=10, state=state, **{name: given})
+    other = open_loader(ragged, batch_size=10, seed=8)
+    taken = ids_of([next(other.rest())])
+    with pytest.raises(penstock.InvalidArgumentError, match="seed = 8 .the state: 7."):
+        other.load_state_dict(state)
+    assert taken + ids_of(other.rest()) == ids_of(open_loader(ragged, batch_size=10, seed=8))
 
 
 def test_the_state_between_epochs_is_the_next_ones_start(ragged, open_loader):

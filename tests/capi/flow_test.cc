@@ -231,12 +231,25 @@ TEST_CASE("a mixture of data sets, its members, and new weights", "[capi]") {
   C_OK(error, penstock_loader_close(loader, &error));
 }
 
+TEST_CASE("ids of four bytes that are not aligned are the same order", "[capi]") {
+  const DataSet data(40, -100);
+  COptions options(data.root(), EngineOption::kThreads, 4);
+  const std::vector<int32_t> ids = {5, 3, 39, 3};
+  std::vector<char> memory(1 + ids.size() * sizeof(int32_t));
+  std::memcpy(memory.data() + 1, ids.data(), memory.size() - 1);
+  Error error;
+  C_OK(error, penstock_options_set_ids(options.get(), memory.data() + 1, 4, static_cast<int64_t>(ids.size()), &error));
+  penstock_loader* loader = options.Open();
+  CHECK(TakeCEpoch(loader) == std::vector<int64_t>{5, 3, 39, 3});
+  C_OK(error, penstock_loader_close(loader, &error));
+}
+
 TEST_CASE("a list of ids is the order, and a codec function sees every sample", "[capi]") {
   const DataSet data(40, -100);
   COptions options(data.root(), EngineOption::kThreads, 4);
   const std::vector<int64_t> ids = {5, 3, 39, 3, 0, 1, 2, 30};
   Error error;
-  C_OK(error, penstock_options_set_ids(options.get(), ids.data(), static_cast<int64_t>(ids.size()), &error));
+  C_OK(error, penstock_options_set_ids(options.get(), ids.data(), 8, static_cast<int64_t>(ids.size()), &error));
   const auto invert = [](void* user, int64_t, const void* stored, size_t stored_bytes, void* delivered, size_t, size_t* delivered_bytes,
                          char*, size_t) {
     for (size_t i = 0; i < stored_bytes; ++i)

@@ -38,7 +38,7 @@ std::vector<HandleCall> OptionsCalls() {
          return code;
        }},
       {"options_set_ids",
-       [](void* h, penstock_error** e) { return penstock_options_set_ids(static_cast<penstock_options*>(h), nullptr, 0, e); }},
+       [](void* h, penstock_error** e) { return penstock_options_set_ids(static_cast<penstock_options*>(h), nullptr, 8, 0, e); }},
       {"options_set_codec",
        [](void* h, penstock_error** e) { return penstock_options_set_codec(static_cast<penstock_options*>(h), nullptr, nullptr, e); }},
       {"loader_open",
@@ -302,8 +302,10 @@ TEST_CASE("numbers out of range are refused: zero, huge, negative", "[capi]") {
   C_OK(error, penstock_batch_release(batch, &error));
   const int64_t id = 0;
   for (const int64_t count : {int64_t{-1}, kLeast, kHuge})
-    C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_options_set_ids(options.get(), &id, count, &error));
-  C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_options_set_ids(options.get(), nullptr, 1, &error));
+    C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_options_set_ids(options.get(), &id, 8, count, &error));
+  C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_options_set_ids(options.get(), nullptr, 8, 1, &error));
+  for (const int32_t id_bytes : {0, -8, 1, 2, 3, 16, INT32_MAX})
+    C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_options_set_ids(options.get(), &id, id_bytes, 1, &error));
   for (const int32_t table : {-1, 3, INT32_MAX, INT32_MIN}) {
     penstock_options* made = nullptr;
     CHECK(penstock_option_count(table) == -1);
@@ -322,7 +324,7 @@ TEST_CASE("numbers out of range are refused: zero, huge, negative", "[capi]") {
   C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_options_set(options.get(), long_name.c_str(), "1", &error));
   // Ids that the data set does not have are refused when it is opened.
   for (const int64_t wrong : {int64_t{-1}, int64_t{20}, kHuge, kLeast}) {
-    C_OK(error, penstock_options_set_ids(options.get(), &wrong, 1, &error));
+    C_OK(error, penstock_options_set_ids(options.get(), &wrong, 8, 1, &error));
     penstock_loader* refused = nullptr;
     C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_loader_open(options.get(), nullptr, &refused, &error));
   }
@@ -361,7 +363,7 @@ TEST_CASE("options of another table are refused where they are used", "[capi]") 
   C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_loader_open(index, nullptr, &loader, &error));
   C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_runtime_create(index, &runtime, &error));
   C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_manifest_open(data.root().c_str(), runtime_options, &manifest, &error));
-  C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_options_set_ids(index, nullptr, 0, &error));
+  C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_options_set_ids(index, nullptr, 8, 0, &error));
   C_FAILS(error, PENSTOCK_INVALID_ARGUMENT, penstock_options_set_codec(index, nullptr, nullptr, &error));
   C_OK(error, penstock_options_close(index, &error));
   C_OK(error, penstock_options_close(runtime_options, &error));

@@ -64,7 +64,7 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "penstock_options_close": (c_int32, [_Handle, _Error]),
     "penstock_options_set": (c_int32, [_Handle, c_char_p, c_char_p, _Error]),
     "penstock_options_get": (c_int32, [_Handle, c_char_p, _Out, _Error]),
-    "penstock_options_set_ids": (c_int32, [_Handle, POINTER(c_int64), c_int64, _Error]),
+    "penstock_options_set_ids": (c_int32, [_Handle, c_void_p, c_int32, c_int64, _Error]),
     "penstock_set_log": (c_int32, [LogFunction, c_void_p, _Error]),
     "penstock_topology_json": (c_int32, [_Out, _Error]),
     "penstock_doctor_json": (c_int32, [c_char_p, _Out, _Error]),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import json
+import operator
 import os
-from ctypes import POINTER, byref, c_char_p, c_int64, c_void_p
+import sys
+from ctypes import byref, c_char_p, c_void_p
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from . import _capi
@@ -79,21 +80,70 @@ def mixture_text(mixture: Any) -> str:
     return json.dumps(members, ensure_ascii=False)
 
 
-def ids_array(ids: Any) -> "array.array[int]":
-    """Ids of any kind (list, range, array, numpy) as 64-bit integers."""
-    if hasattr(ids, "tolist") and hasattr(ids, "dtype"):  # numpy, torch
-        kind = getattr(ids.dtype, "kind", "i")
-        if kind not in "iu" or getattr(ids, "ndim", 1) != 1:
-            raise InvalidArgumentError(f"ids: a one-dimensional array of integers is needed, not {ids.dtype} of shape {tuple(ids.shape)}")
-        ids = ids.tolist()
+# Formats of the buffer protocol that are signed integers of this machine's byte order; the library takes 4 and 8 bytes of them.
+_SIGNED = frozenset(order + letter for order in ("", "@", "=", "<" if sys.byteorder == "little" else ">") for letter in "bhilqn")
+_UNSIGNED = frozenset(form.upper() for form in _SIGNED)
+
+
+class Ids(NamedTuple):
+    """Ids as the library takes them: signed integers of this machine, 4 or 8 bytes each."""
+
+    data: bytes
+    id_bytes: int
+
+
+def ids_of(ids: Any) -> Ids:
+    """A copy of ids of any kind (list, range, array, numpy, torch). What has a buffer of integers of 4 or 8 bytes is copied as a whole: no
+    Python integer is made of an element."""
+    if hasattr(ids, "__array__") and not _has_buffer(ids):  # a tensor of torch or jax
+        try:
+            import numpy
+
+            ids = numpy.asarray(ids)
+        except ImportError:
+            ids = ids.tolist()
+        except TypeError as error:  # of a device
+            raise InvalidArgumentError(f"ids: {error}") from None
+    if isinstance(ids, (str, bytes, bytearray)):
+        raise InvalidArgumentError(f"ids: a sequence of integers is needed, not {type(ids).__name__}")
+    if _has_buffer(ids):
+        view = memoryview(ids)
+        if (view.format or "")[:1] in "<>!" and view.format not in _SIGNED and view.format not in _UNSIGNED and hasattr(ids, "astype"):
+            view = memoryview(ids.astype(ids.dtype.newbyteorder("=")))  # numpy, of the other byte order
+        if view.ndim != 1 or (view.format not in _SIGNED and view.format not in _UNSIGNED):
+            shape = tuple(view.shape or ())
+            raise InvalidArgumentError(f"ids: a one-dimensional array of integers in this machine's byte order is needed, not "
+                                       f"{getattr(ids, 'dtype', view.format)} of shape {shape}")
+        if view.format in _SIGNED and view.itemsize in (4, 8):
+            return Ids(view.tobytes(), view.itemsize)  # contiguous, whatever the strides were
+        ids = view  # unsigned, or narrow: each is looked at, for 2^63 is no id
     try:
-        return ids if isinstance(ids, array.array) and ids.typecode == "q" else array.array("q", ids)
-    except (TypeError, OverflowError) as error:
-        raise InvalidArgumentError(f"ids: a sequence of integers is needed ({error})") from None
+        return Ids(array.array("q", ids).tobytes(), 8)
+    except (TypeError, OverflowError, NotImplementedError) as error:
+        raise InvalidArgumentError(f"ids: a sequence of integers from 0 to 2^63 - 1 is needed ({error})") from None
+
+
+def _has_buffer(value: Any) -> bool:
+    try:
+        memoryview(value).release()
+    except (TypeError, BufferError, ValueError):
+        return False
+    return True
+
+
+def int64(name: str, value: Any) -> int:
+    """A Python integer as the library takes it: ctypes cuts one that does not fit, in silence."""
+    try:
+        number = int(operator.index(value))
+    except TypeError:
+        raise InvalidArgumentError(f"{name}: an integer is needed, not {type(value).__name__} {value!r}") from None
+    if not -(1 << 63) <= number < 1 << 63:
+        raise InvalidArgumentError(f"{name}: {number} has more than 64 bits")
+    return number
 
 
 @contextlib.contextmanager
-def options(which: int, values: Dict[str, Any], ids: Optional[Any] = None) -> Iterator[c_void_p]:
+def options(which: int, values: Dict[str, Any], ids: Optional[Ids] = None) -> Iterator[c_void_p]:
     """An options object of the library with these values; None leaves an option at its default."""
     handle = c_void_p()
     _capi.call(_capi.library.penstock_options_create, which, byref(handle))
@@ -102,12 +152,9 @@ def options(which: int, values: Dict[str, Any], ids: Optional[Any] = None) -> It
             if value is not None:
                 _capi.call(_capi.library.penstock_options_set, handle, name.encode(), to_text(name, value))
         if ids is not None:
-            numbers = ids_array(ids)
-            if not len(numbers):
+            if not ids.data:
                 raise InvalidArgumentError("ids: the list is empty; None means no list")
-            address, count = numbers.buffer_info()
-            pointer = ctypes.cast(c_void_p(address), POINTER(c_int64))
-            _capi.call(_capi.library.penstock_options_set_ids, handle, pointer, count)
+            _capi.call(_capi.library.penstock_options_set_ids, handle, ids.data, ids.id_bytes, len(ids.data) // ids.id_bytes)
         yield handle
     finally:
         _capi.library.penstock_options_close(handle, None)

@@ -122,7 +122,7 @@ class Loader(Handle):
         self._values: Dict[str, Any] = {"root": root, **options}
         if mixture is not None:
             self._values["mixture"] = _options.mixture_text(mixture)
-        self._ids = None if ids is None else _options.ids_array(ids)
+        self._ids = None if ids is None else _options.ids_of(ids)
         self._runtime = runtime
         self._consumer = threading.Lock()
         self._batch = c_void_p()  # what next() fills; the lock guards both
@@ -194,12 +194,13 @@ class Loader(Handle):
         """Begins an epoch from its start (-1: the next one). Iterators that were under way end with an error; batches stay valid."""
         with self._as_consumer() as handle:
             self._drop_taken()
-            _capi.call(_library.penstock_loader_start_epoch, handle, epoch)
+            _capi.call(_library.penstock_loader_start_epoch, handle, _options.int64("epoch", epoch))
             self._fresh = True
             self._turn += 1
 
     def skip(self, steps: int) -> None:
         """Goes on ``steps`` steps further in the current epoch without reading them: past what made a loss spike, say."""
+        steps = _options.int64("steps", steps)
         with self._as_consumer() as handle:
             if self._batch.value is not None and steps > 0:
                 self._drop_taken()

@@ -152,7 +152,8 @@ class Manifest(Handle):
 
     def name(self, sample_id: int) -> str:
         """The sample's path below ``root``. Bytes that are no UTF-8 come as os.fsdecode gives them."""
-        return os.fsdecode(_capi.take_bytes(_library.penstock_manifest_sample_name, self._open_handle(), sample_id, length=True))
+        return os.fsdecode(_capi.take_bytes(_library.penstock_manifest_sample_name, self._open_handle(), _options.int64("sample_id", sample_id),
+                                              length=True))
 
     def _numbers(self, typecode: str, ctype: Any, place: int) -> "Numbers":
         handle = self._open_handle()
