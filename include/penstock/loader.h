@@ -58,7 +58,7 @@ class PENSTOCK_EXPORT Loader {
  public:
   /// Opens (or builds) the manifest, sets up memory, rings and streams, and begins to read.
   ///
-  /// Errors:   InvalidArgument    an option, named with what it takes.
+  /// Errors:   InvalidArgument    an option, named with what it takes; one of the order that differs from the state, with both values.
   ///           NotFound, DataLoss the data set or its manifest; see manifest.h.
   ///           ResourceExhausted  memory, descriptors, RLIMIT_MEMLOCK: how much is needed, and what to raise. Also a batch that
   ///                              cannot fit memory_bytes: named by its largest samples.

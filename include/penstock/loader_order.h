@@ -21,12 +21,13 @@ struct LoaderOrder {
 
 /// The order of a loader with these options over a data set. `Loader::Open` begins with it, `penstock plan` prints it.
 ///
-/// `options` become those that count: a state's seed, shuffle and tail in place of what was given, and the block and window of
-/// shuffle=disk-blocks where none were. `manifest` is the data set's, or with options.mixture that of all its members together
+/// `options` become those that count: what was not given of seed, shuffle, block, window, virtual streams, tail, and a mixture's period and
+/// epoch is filled in, from the state where there is one. `manifest` is the data set's, or with options.mixture that of all its members together
 /// (Manifest::Join). Null: there is none, and the order is that of `sample_count` samples; then a state's fingerprint is taken on trust.
 /// Neither the environment nor the rank is looked at.
 ///
-/// Errors:   InvalidArgument     options that do not go together, or not with this data set; text that is no state.
+/// Errors:   InvalidArgument     options that do not go together, or not with this data set; text that is no state; an option of the order
+///                               that was given and is not the state's: both values are named.
 ///           DataLoss            a state that is damaged.
 ///           FailedPrecondition  shuffle=disk-blocks, and the manifest has no order of place; a state that is newer, or of another data
 ///                               set, list of ids or mixture, or that stands beyond the epoch.

@@ -4,6 +4,7 @@
 #define PENSTOCK_OPTIONS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -72,18 +73,20 @@ struct LoaderOptions {
   /// Not empty: several data sets by weight instead of `root` and `manifest_path` (mixture.h). By name it is text, a JSON array:
   /// [{"root": "a", "weight": 0.7}, {"root": "b", "weight": 0.3}]. Each member has a shuffle and epochs of its own.
   std::vector<MixtureMember> mixture;
-  int64_t mixture_period = 1000;  // M: every M positions hold each member exactly as often as its weight says
-  int64_t epoch_samples = 0;      // of a mixture: positions of an epoch, over all ranks; 0: as many as its members have samples
+  // These, and those of the shuffle below, are what the state keeps. An option that is not given has the state's value, without a state the
+  // one that is named here. One that is given and differs from the state is an error.
+  std::optional<int64_t> mixture_period;  // M: every M positions hold each member exactly as often as its weight says. 1000
+  std::optional<int64_t> epoch_samples;   // of a mixture: positions of an epoch, over all ranks; 0: as many as its members have samples. 0
   int32_t rank = -1;          // 0 <= rank < world_size; -1: ask the launcher's environment
   int32_t world_size = -1;
   int64_t batch_size = 256;   // samples, of this rank and step
-  uint64_t seed = 0;
-  bool shuffle = true;
-  bool disk_blocks = false;     // shuffle=disk-blocks: the neighbours of a block are neighbours on the drive (penstock index --place)
-  int64_t block_samples = 1;    // b: neighbours that stay together
-  int64_t window_samples = 1;   // w: a multiple of b
-  int64_t virtual_streams = 1;  // V
-  Tail tail = Tail::kDrop;
+  std::optional<uint64_t> seed;            // 0
+  std::optional<bool> shuffle;             // true
+  bool disk_blocks = false;                // shuffle=disk-blocks: the neighbours of a block are neighbours on the drive (penstock index --place)
+  std::optional<int64_t> block_samples;    // b: neighbours that stay together. 1; with disk_blocks 64
+  std::optional<int64_t> window_samples;   // w: a multiple of b. 1; with disk_blocks 64
+  std::optional<int64_t> virtual_streams;  // V. 1
+  std::optional<Tail> tail;                // kDrop
   std::vector<int64_t> ids;     // not empty: order = ids
   std::string state;            // JSON from Loader::state(): go on from there
   std::string ledger_path;      // what the error policy did, appended to <ledger_path>.<rank> (ledger.h); empty: only in report()
@@ -132,7 +135,7 @@ PENSTOCK_EXPORT absl::Span<const OptionInfo> OptionTable();
 /// Errors: InvalidArgument  unknown name (the nearest known one is named) or a bad value (what it takes is named).
 PENSTOCK_EXPORT absl::Status SetOption(LoaderOptions& options, absl::string_view name, absl::string_view value);
 
-/// The option's value as SetOption would take it; empty for an unknown name.
+/// The option's value as SetOption would take it, of an option that was not given the default; empty for an unknown name.
 PENSTOCK_EXPORT std::string GetOption(const LoaderOptions& options, absl::string_view name);
 
 /// Overrides the speed options from the environment: PENSTOCK_QUEUE_DEPTH=128 and so on. Loader::Open calls it.

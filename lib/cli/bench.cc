@@ -100,11 +100,12 @@ int RunBench(const BenchArguments& arguments) {
   LoaderOptions options;
   options.root = arguments.root;
   options.batch_size = arguments.batch;
-  options.tail = Tail::kPartial;
   for (const std::string& pair : arguments.set) {
     const std::pair<std::string, std::string> parts = absl::StrSplit(pair, absl::MaxSplits('=', 1));
     if (absl::Status status = SetOption(options, parts.first, parts.second); !status.ok()) return Fail(status);
   }
+  // All samples count; but a state has a tail of its own.
+  if (!options.tail.has_value() && options.state.empty()) options.tail = Tail::kPartial;
   if (options.epochs == 0) options.epochs = arguments.epochs;
   double cpu_before = CpuSeconds();
   auto begin = std::chrono::steady_clock::now();

@@ -21,7 +21,7 @@ struct PlanArguments {
   int64_t step = -1;
   int64_t rank = 0;
   int64_t world = 1;
-  std::string tail = "drop";
+  std::string tail;
   bool no_shuffle = false;
   bool scale = false;
   ScaleArguments scale_arguments;
@@ -59,8 +59,11 @@ int RunPlan(PlanArguments arguments) {
     if (!opened.ok()) return Fail(opened.status());
     manifest = *std::move(opened);
   }
-  if (absl::Status status = SetOption(options, "tail", arguments.tail); !status.ok()) return Fail(status);
-  options.shuffle = !arguments.no_shuffle;
+  // What was not given is the state's.
+  if (!arguments.tail.empty()) {
+    if (absl::Status status = SetOption(options, "tail", arguments.tail); !status.ok()) return Fail(status);
+  }
+  if (arguments.no_shuffle) options.shuffle = false;
   absl::StatusOr<LoaderOrder> resolved = OrderOfLoader(options, manifest.get(), arguments.samples);
   if (!resolved.ok()) return Fail(resolved.status());
   const Order& order = resolved->order;
@@ -69,7 +72,7 @@ int RunPlan(PlanArguments arguments) {
   steps.origin = arguments.position;
   steps.batch_size = options.batch_size;
   steps.world_size = arguments.world;
-  steps.tail = options.tail;
+  steps.tail = *options.tail;
   if (!options.state.empty()) {
     arguments.epoch = resolved->epoch;
     steps.origin = resolved->position;
@@ -109,9 +112,8 @@ Command AddPlan(CLI::App& app) {
   command->add_option("root", arguments->loader.root, "the data set (or --samples)");
   command->add_option("--manifest", arguments->loader.manifest_path, "where the data set's manifest was saved; default: its usual place");
   command->add_option("--mixture", arguments->mixture, "several data sets by weight, as the option mixture of a loader");
-  command->add_option("--mixture-period", arguments->loader.mixture_period)->capture_default_str();
-  command->add_option("--epoch-samples", arguments->loader.epoch_samples, "of a mixture; 0: as many as its data sets have")
-      ->capture_default_str();
+  command->add_option("--mixture-period", arguments->loader.mixture_period, "positions that hold each data set as often as its weight says [1000]");
+  command->add_option("--epoch-samples", arguments->loader.epoch_samples, "of a mixture; 0: as many as its data sets have [0]");
   command->add_option("--samples", arguments->samples, "number of samples, instead of a data set");
   command->add_option("--state", arguments->loader.state, "JSON of a saved state: its order, epoch and position");
   command->add_option("--epoch", arguments->epoch)->capture_default_str();
@@ -122,11 +124,11 @@ Command AddPlan(CLI::App& app) {
   command->add_option("--batch", arguments->loader.batch_size, "samples per rank and step")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_option("--tail", arguments->tail)->check(CLI::IsMember({"drop", "pad", "partial"}))->capture_default_str();
-  command->add_option("--seed", arguments->loader.seed)->capture_default_str();
-  command->add_option("--block", arguments->loader.block_samples, "b: neighbours that stay together")->capture_default_str();
-  command->add_option("--window", arguments->loader.window_samples, "w: shuffle window, a multiple of b")->capture_default_str();
-  command->add_option("--virtual-streams", arguments->loader.virtual_streams, "V: chunks of the epoch")->capture_default_str();
+  command->add_option("--tail", arguments->tail, "what becomes of an incomplete last step [drop]")->check(CLI::IsMember({"drop", "pad", "partial"}));
+  command->add_option("--seed", arguments->loader.seed, "of the shuffle [0]");
+  command->add_option("--block", arguments->loader.block_samples, "b: neighbours that stay together [1]");
+  command->add_option("--window", arguments->loader.window_samples, "w: shuffle window, a multiple of b [1]");
+  command->add_option("--virtual-streams", arguments->loader.virtual_streams, "V: chunks of the epoch [1]");
   command->add_flag("--disk-blocks", arguments->loader.disk_blocks,
                     "shuffle=disk-blocks: blocks are of neighbours on the drive, of 64 where --block is 1");
   command->add_flag("--no-shuffle", arguments->no_shuffle, "the order of the ids");

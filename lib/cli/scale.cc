@@ -120,12 +120,14 @@ absl::Status PrintManifest(const Manifest* manifest, int64_t samples) {
 }
 
 // From the text of a state to the ids of the first batch.
-double RestoreMicros(const StepPlan& steps, LoaderOptions options, const std::string& text) {
+double RestoreMicros(const StepPlan& steps, const std::string& text) {
   std::vector<double> micros;
   std::vector<int64_t> positions, ids;
-  options.state = text;
+  LoaderOptions given;
+  given.state = text;
   for (int i = 0; i < kRestores; ++i) {
     const Clock::time_point begin = Clock::now();
+    LoaderOptions options = given;
     const absl::StatusOr<LoaderOrder> from = OrderOfLoader(options, nullptr, steps.sample_count);
     if (!from.ok()) return -1;
     StepPlan rest = steps;
@@ -229,8 +231,8 @@ int RunScale(const ScaleArguments& arguments, const Manifest* manifest, const Or
 
   std::printf("%lld samples, world %lld, batch %lld, b %lld, w %lld, V %lld: %lld steps of %lld samples\n",
               static_cast<long long>(steps.sample_count), static_cast<long long>(steps.world_size),
-              static_cast<long long>(steps.batch_size), static_cast<long long>(options.block_samples),
-              static_cast<long long>(options.window_samples), static_cast<long long>(options.virtual_streams),
+              static_cast<long long>(steps.batch_size), static_cast<long long>(*options.block_samples),
+              static_cast<long long>(*options.window_samples), static_cast<long long>(*options.virtual_streams),
               static_cast<long long>(count), static_cast<long long>(steps.global_batch()));
   if (absl::Status status = PrintManifest(manifest, steps.sample_count); !status.ok()) return Fail(status);
   Print("order of a rank, resident (32 MiB at most)", FormatBytes(std::max<int64_t>(0, resident_after - resident_before)));
@@ -248,15 +250,15 @@ int RunScale(const ScaleArguments& arguments, const Manifest* manifest, const Or
   }
   State state;
   state.fingerprint = std::string(32, '0');
-  state.seed = options.seed;
+  state.seed = *options.seed;
   state.epoch = 7;
   state.position = steps.sample_count / 2;
-  state.block_samples = options.block_samples;
-  state.window_samples = options.window_samples;
-  state.virtual_streams = options.virtual_streams;
-  state.shuffle = options.shuffle;
+  state.block_samples = *options.block_samples;
+  state.window_samples = *options.window_samples;
+  state.virtual_streams = *options.virtual_streams;
+  state.shuffle = *options.shuffle;
   Print("from a state to the ids of its first batch",
-        absl::StrCat(Fixed(RestoreMicros(steps, options, state.ToJson()), 0), " us; the state has ", state.ToJson().size(), " bytes"));
+        absl::StrCat(Fixed(RestoreMicros(steps, state.ToJson()), 0), " us; the state has ", state.ToJson().size(), " bytes"));
   if (!arguments.open || steps.sample_count - state.position < steps.global_batch()) return 0;
   const absl::StatusOr<Opened> opened = OpenLoader(steps, state);
   if (!opened.ok()) return Fail(opened.status());

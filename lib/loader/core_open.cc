@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/align.h"
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -21,6 +22,7 @@
 #include "loader/gap.h"
 #include "loader/mixture_option.h"
 #include "penstock/loader_order.h"
+#include "penstock/mixture.h"
 
 namespace penstock {
 namespace {
@@ -86,9 +88,34 @@ absl::Status LoaderCore::ResolveOrder() {
     std::sort(substitute_ids_.begin(), substitute_ids_.end());
     substitute_ids_.erase(std::unique(substitute_ids_.begin(), substitute_ids_.end()), substitute_ids_.end());
   }
+  WarnOfStateWeights();
   epoch_ = plan_epoch_ = first_epoch_ = order->epoch;
   origin_ = order->position;
   return absl::OkStatus();
+}
+
+// Weights are given with every mixture, since its roots are, and SetWeights() may have changed them before the state was taken: what differs
+// is no error, and is said.
+void LoaderCore::WarnOfStateWeights() {
+  const Mixture* const mixture = order_->mixture();
+  if (mixture == nullptr || options_.state.empty()) return;
+  std::vector<int64_t> samples;
+  std::vector<double> weights;
+  std::vector<std::string> given, kept;
+  for (int64_t d = 0; d < mixture->member_count(); ++d) {
+    samples.push_back(mixture->sample_count(d));
+    weights.push_back(options_.mixture[static_cast<size_t>(d)].weight);
+    given.push_back(absl::StrCat(weights.back()));
+    kept.push_back(absl::StrCat(mixture->count(d)));
+  }
+  const absl::StatusOr<Mixture> wanted = Mixture::Create(samples, weights, {OrderOptions(), mixture->period(), mixture->epoch_samples()});
+  bool same = wanted.ok();
+  for (int64_t d = 0; same && d < mixture->member_count(); ++d) same = wanted->count(d) == mixture->count(d);
+  if (same) return;
+  setup_.warnings.push_back(absl::StrCat("option mixture has the weights ", absl::StrJoin(given, ", "), ", and the state goes on with ",
+                                         absl::StrJoin(kept, ", "), " of ", mixture->period(),
+                                         " positions. The state's weights count; SetWeights() changes them"));
+  Log(LogLevel::kWarning, setup_.warnings.back());
 }
 
 absl::Status LoaderCore::ResolveStreams() {

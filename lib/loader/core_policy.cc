@@ -127,7 +127,7 @@ absl::Status LoaderCore::ChooseSubstitute(const Slot& slot, int64_t position, De
     first_id = manifest_->FirstIdOf(member);
     count = manifest_->FirstIdOf(member + 1) - first_id;
   }
-  const SubstituteWalk walk(options_.seed, slot.epoch, position, count);
+  const SubstituteWalk walk(*options_.seed, slot.epoch, position, count);
   while (decision.walked < count) {
     const int64_t at = walk.At(decision.walked++);
     const int64_t id = substitute_ids_.empty() ? first_id + at : substitute_ids_[static_cast<size_t>(at)];

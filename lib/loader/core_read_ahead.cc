@@ -66,7 +66,7 @@ void LoaderCore::StartWarmer(int64_t epoch) {
       const StepPlan steps = StepsOf(epoch);
       const int64_t step_count = steps.steps();
       steps_of_run =
-          std::max<int64_t>(1, static_cast<int64_t>(CeilDiv(static_cast<uint64_t>(options_.window_samples * options_.virtual_streams),
+          std::max<int64_t>(1, static_cast<int64_t>(CeilDiv(static_cast<uint64_t>(*options_.window_samples * *options_.virtual_streams),
                                                             static_cast<uint64_t>(steps.global_batch()))));
       // Only what does not change while the loader lives: the warmer's thread may be the last to let go of it.
       auto next = [order = *order_, manifest = manifest_, steps, step_count, steps_of_run, epoch, rank = options_.rank](
@@ -81,7 +81,7 @@ void LoaderCore::StartWarmer(int64_t epoch) {
         return run * steps_of_run < step_count;
       };
       made = std::make_unique<Warmer>(manifest_, objects_, options, std::move(next), /*runs_ahead=*/2);
-      why = absl::StrCat("windows of ", options_.window_samples, " samples are read ahead in the order of place");
+      why = absl::StrCat("windows of ", *options_.window_samples, " samples are read ahead in the order of place");
     } else {
       // Each local rank takes its part of the drive; together they bring in the whole set.
       auto sorted = std::make_shared<std::vector<uint32_t>>();

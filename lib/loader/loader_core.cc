@@ -60,7 +60,7 @@ StepPlan LoaderCore::StepsOf(int64_t epoch) const {
   steps.origin = epoch == first_epoch_ ? origin_ : 0;
   steps.batch_size = options_.batch_size;
   steps.world_size = options_.world_size;
-  steps.tail = options_.tail;
+  steps.tail = *options_.tail;
   return steps;
 }
 
@@ -471,14 +471,14 @@ std::string LoaderCore::state() const {
   std::lock_guard<std::mutex> lock(mutex_);
   State state;
   state.fingerprint = fingerprint_;
-  state.seed = options_.seed;
-  state.shuffle = options_.shuffle;
+  state.seed = *options_.seed;
+  state.shuffle = *options_.shuffle;
   state.disk_blocks = options_.disk_blocks;
   state.format_version = options_.disk_blocks ? 2 : 1;
-  state.block_samples = options_.block_samples;
-  state.window_samples = options_.window_samples;
-  state.virtual_streams = options_.virtual_streams;
-  state.tail = options_.tail;
+  state.block_samples = *options_.block_samples;
+  state.window_samples = *options_.window_samples;
+  state.virtual_streams = *options_.virtual_streams;
+  state.tail = *options_.tail;
   state.epoch = epoch_;
   StepsOf(epoch_).Advance(step_, state.epoch, state.position);
   if (!options_.ids.empty()) state.ids_hash = order_->ids_hash_text();

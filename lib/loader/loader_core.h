@@ -153,6 +153,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   absl::Status OpenDataSet();
   absl::Status ResolveDevice();
   absl::Status ResolveOrder();
+  void WarnOfStateWeights();
   absl::Status ResolveMemory();
   absl::Status ResolveStreams();
   absl::Status StartStreams();

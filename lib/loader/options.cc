@@ -1,6 +1,7 @@
 // The one option table, and the small one of what loaders share.
 #include "penstock/options.h"
 
+#include <iterator>
 #include <limits>
 #include <string>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/option_rows.h"
 #include "loader/mixture_option.h"
+#include "loader/order_defaults.h"
 #include "penstock/loader.h"
 #include "penstock/mixture.h"
 
@@ -18,7 +20,7 @@ extern char** environ;
 namespace penstock {
 namespace {
 
-using Table = OptionRows<LoaderOptions, WarmAhead, EngineOption, IoMode, ErrorPolicy, Verify, Layout, Tail>;
+using Table = OptionRows<LoaderOptions, WarmAhead, EngineOption, IoMode, ErrorPolicy, Verify, Layout>;
 template <typename E>
 using Words = OptionWords<LoaderOptions, E>;
 
@@ -32,7 +34,34 @@ constexpr OptionFunctions<LoaderOptions> kShuffleWord = {
       options.disk_blocks = disk_blocks;
       return absl::OkStatus();
     },
-    [](const LoaderOptions& options) -> std::string { return options.disk_blocks ? "disk-blocks" : options.shuffle ? "true" : "false"; }};
+    [](const LoaderOptions& options) -> std::string { 
+      return options.disk_blocks ? "disk-blocks" : FormatOption(options.shuffle.value_or(kDefaultShuffle));
+    }};
+
+// An option of the order: whether it was given counts beside a state.
+template <auto kMember, auto kInitial>
+constexpr OptionFunctions<LoaderOptions> kOrder = {
+    [](const OptionInfo& info, const OptionBounds& bounds, absl::string_view text, LoaderOptions& options) {
+      auto value = kInitial;
+      absl::Status status = ParseOption(info, bounds, text, value);
+      if (status.ok()) options.*kMember = value;
+      return status;
+    },
+    [](const LoaderOptions& options) { return FormatOption((options.*kMember).value_or(kInitial)); }};
+
+constexpr OptionFunctions<LoaderOptions> kTailWord = {
+    [](const OptionInfo& info, const OptionBounds&, absl::string_view text, LoaderOptions& options) {
+      size_t word = 0;
+      absl::Status status = ParseOptionWord(info, text, word);
+      if (status.ok()) options.tail = static_cast<Tail>(word);
+      return status;
+    },
+    [](const LoaderOptions& options) {
+      static constexpr const char* kWords[] = {"drop", "pad", "partial"};
+      const auto word = static_cast<size_t>(options.tail.value_or(kDefaultTail));
+      return std::string(word < std::size(kWords) ? kWords[word] : "");
+    }};
+
 
 // mixture: JSON.
 constexpr OptionFunctions<LoaderOptions> kMixture = {
@@ -67,35 +96,35 @@ const Table& Rows() {
        0,
        0},
       {{"mixture_period", "behaviour", "integer", "positions of a mixture that hold each data set as often as its weight says (M)"},
-       &LoaderOptions::mixture_period,
+       kOrder<&LoaderOptions::mixture_period, kDefaultPeriod>,
        1,
        kMixturePeriodMax},
       {{"epoch_samples", "behaviour", "integer", "positions of an epoch of a mixture, all ranks; 0: as many as its data sets have samples"},
-       &LoaderOptions::epoch_samples,
+       kOrder<&LoaderOptions::epoch_samples, kDefaultEpochSamples>,
        0,
        kMost64},
       {{"rank", "behaviour", "integer", "0 <= rank < world_size; -1: ask the launcher's environment"}, &LoaderOptions::rank, -1, kMost32},
       {{"world_size", "behaviour", "integer", "ranks in all; -1: ask the launcher's environment"}, &LoaderOptions::world_size, -1, kMost32},
       {{"batch_size", "behaviour", "integer", "samples per rank and step"}, &LoaderOptions::batch_size, 1, 1 << 24},
-      {{"seed", "behaviour", "integer", "of the shuffle"}, &LoaderOptions::seed, 0, 1.8e19},
+      {{"seed", "behaviour", "integer", "of the shuffle"}, kOrder<&LoaderOptions::seed, kDefaultSeed>, 0, 1.8e19},
       {{"shuffle", "behaviour", "true|false|disk-blocks", "false: the order of the ids; disk-blocks: blocks of neighbours on the drive"},
        kShuffleWord,
        0,
        0},
       {{"block_samples", "behaviour", "integer", "neighbours that stay together in the shuffle (b)"},
-       &LoaderOptions::block_samples,
+       kOrder<&LoaderOptions::block_samples, kDefaultBlock>,
        1,
        kMost64},
       {{"window_samples", "behaviour", "integer", "window of the shuffle inside a chunk (w), a multiple of block_samples"},
-       &LoaderOptions::window_samples,
+       kOrder<&LoaderOptions::window_samples, kDefaultWindow>,
        1,
        kMost64},
-      {{"virtual_streams", "behaviour", "integer", "chunks of the epoch (V)"}, &LoaderOptions::virtual_streams, 1, kMost64},
+      {{"virtual_streams", "behaviour", "integer", "chunks of the epoch (V)"}, kOrder<&LoaderOptions::virtual_streams, kDefaultVirtualStreams>, 1, kMost64},
       {{"tail", "behaviour", "drop|pad|partial", "what becomes of an epoch's last, incomplete step"},
-       Words<Tail>{&LoaderOptions::tail},
+       kTailWord,
        0,
        0},
-      {{"state", "behaviour", "text", "JSON from Loader::state(): go on from there"}, &LoaderOptions::state, 0, 0},
+      {{"state", "behaviour", "text", "JSON from Loader::state(): go on from there. The order is the state's: an option of it that is given and differs is an error"}, &LoaderOptions::state, 0, 0},
       {{"ledger_path", "behaviour", "text", "what the error policy did is appended to <ledger_path>.<rank>; empty: nowhere"},
        &LoaderOptions::ledger_path,
        0,

@@ -219,6 +219,16 @@ TEST_CASE("plan of disk-blocks prints the ids that a loader delivers, where no b
   CheckPlanOfNext(*loader, {data.root(), "--batch", "10", "--step", "1", "--disk-blocks", "--seed", "5"});
   const std::string state = loader->state();
   CheckPlanOfNext(*loader, {data.root(), "--batch", "10", "--step", "0", "--state", state});
+  // Options that are the same as the state's go with it, also for a loader; others are refused, in every language.
+  CHECK(Penstock({"plan", data.root(), "--state", state, "--disk-blocks", "--seed", "5"}).status == 0);
+  const Outcome differs = Penstock({"plan", data.root(), "--state", state, "--seed", "0"});
+  CHECK(differs.status != 0);
+  CHECK(Has(differs.err, "seed = 0 (the state: 5)"));
+  options.state = state;
+  MustOpen(options);
+  const Outcome bench = Penstock({"bench", data.root(), "--set", "state=" + state, "--set", "seed=5", "--set", "shuffle=true"});
+  CHECK(bench.status != 0);
+  CHECK(Has(bench.err, "shuffle = true (the state: disk-blocks)"));
   CHECK(Penstock({"plan", data.root(), "--disk-blocks", "--no-shuffle"}).status == 2);
   const Outcome unknown = Penstock({"plan", "--samples", "100", "--disk-blocks"});
   CHECK(unknown.status != 0);

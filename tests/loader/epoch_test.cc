@@ -97,7 +97,7 @@ TEST_CASE("a run whose world and batch change in mid-epoch goes on with exactly 
     for (int rank = 0; rank < shape.world; ++rank) {
       LoaderOptions options = Shaped(data, shape.batch, rank, shape.world, Tail::kPartial);
       options.state = state;
-      if (!state.empty()) options.seed = 99;  // the state's counts
+      if (!state.empty()) options.seed.reset();  // it is the state's
       auto loader = MustOpen(options);
       // The whole epoch's, wherever this run goes on in it; and what is left.
       REQUIRE(loader->steps() == StepPlan{kSamples, 0, shape.batch, shape.world, Tail::kPartial}.steps());

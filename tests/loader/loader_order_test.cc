@@ -1,15 +1,64 @@
 // The order of a loader without the loader.
 #include "penstock/loader_order.h"
 
+#include <array>
 #include <string>
+#include <vector>
 
 #include <catch2/catch.hpp>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "loader/data_set.h"
 #include "support/status.h"
 
 using namespace penstock;
 using namespace penstock::testing;
+
+TEST_CASE("an option of the order that differs from the state is refused with both values", "[loader]") {
+  State state;
+  state.fingerprint = std::string(32, '0');
+  state.seed = 17;
+  state.block_samples = 4;
+  state.window_samples = 8;
+  state.virtual_streams = 3;
+  state.tail = Tail::kPad;
+  LoaderOptions options;
+  options.state = state.ToJson();
+  {
+    // What was not given is the state's.
+    LoaderOptions filled = options;
+    REQUIRE_OK(OrderOfLoader(filled, nullptr, 50));
+    CHECK(GetOption(filled, "seed") == "17");
+    CHECK(GetOption(filled, "block_samples") == "4");
+    CHECK(GetOption(filled, "window_samples") == "8");
+    CHECK(GetOption(filled, "virtual_streams") == "3");
+    CHECK(GetOption(filled, "tail") == "pad");
+    CHECK(GetOption(filled, "shuffle") == "true");
+  }
+  // Also the default, where it is given; an option that is the same as the state's is none that differs.
+  const std::vector<std::array<const char*, 3>> cases = {{"seed", "0", "17"},           {"seed", "18", "17"},  {"shuffle", "false", "true"},
+                                                         {"block_samples", "1", "4"},   {"tail", "drop", "pad"}, {"window_samples", "4", "8"},
+                                                         {"virtual_streams", "1", "3"}, {"shuffle", "disk-blocks", "true"}};
+  LoaderOptions same = options;
+  for (const auto& [name, given, kept] : cases) {
+    INFO(name << " = " << given);
+    LoaderOptions other = options;
+    REQUIRE_OK(SetOption(other, name, given));
+    const absl::Status status = OrderOfLoader(other, nullptr, 50).status();
+    INFO(status);
+    CHECK(absl::IsInvalidArgument(status));
+    CHECK(absl::StrContains(status.message(), absl::StrCat(name, " = ", given, " (the state: ", kept, ")")));
+    REQUIRE_OK(SetOption(same, name, kept));
+  }
+  CHECK(OrderOfLoader(same, nullptr, 50).ok());
+  // All of them are named at once.
+  LoaderOptions both = options;
+  both.seed = 1;
+  both.tail = Tail::kDrop;
+  const std::string message(OrderOfLoader(both, nullptr, 50).status().message());
+  CHECK(absl::StrContains(message, "seed = 1 (the state: 17), tail = drop (the state: pad)"));
+}
 
 TEST_CASE("the order of a loader is had without one, and a state's options count", "[loader]") {
   DataSet data(101);

@@ -168,16 +168,26 @@ TEST_CASE("a mixture goes on from its state at another world and batch size", "[
   CHECK(state.size() < 1024);
   LoaderOptions options = sets.Options(5);
   options.state = state;
-  // The order is the state's, whatever the options say.
-  options.mixture[0].weight = 1;
+  // What differs from the state is refused, all of it at once.
+  options.seed = 99;
+  CHECK(absl::StrContains(Loader::Open(options).status().message(), "seed = 99 (the state: 5)"));
+  options.seed.reset();
   options.mixture_period = 50;
   options.epoch_samples = 1000;
-  options.seed = 99;
+  const absl::Status refused = Loader::Open(options).status();
+  CHECK(absl::IsInvalidArgument(refused));
+  CHECK(absl::StrContains(refused.message(), "mixture_period = 50 (the state: 10), epoch_samples = 1000 (the state: 85)"));
+  options.mixture_period.reset();
+  options.epoch_samples = 0;  // 85: as many as the data sets have
+  // Weights come with every mixture, and are the state's; that they differ is said.
+  options.mixture[0].weight = 1;
   std::vector<std::unique_ptr<Loader>> ranks;
   for (int32_t rank = 0; rank < 2; ++rank) {
     options.rank = rank;
     options.world_size = 2;
     ranks.push_back(MustOpen(options));
+    const std::vector<std::string> warnings = ranks.back()->setup().warnings;
+    CHECK(std::any_of(warnings.begin(), warnings.end(), [](const std::string& warning) { return absl::StrContains(warning, "SetWeights"); }));
   }
   for (int64_t step = 0; step < 5; ++step) CHECK(TakeGlobal(ranks) == Expected(sets.Order(), 30 + step * 10, 10));
   for (auto& loader : ranks) REQUIRE_OK(loader->StartEpoch());

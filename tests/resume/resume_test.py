@@ -355,7 +355,8 @@ class Run:
             if state_path is None:
                 options.update(order)
             else:
-                options["seed"] = 99  # the state's counts
+                if number % 2:
+                    options["seed"] = order["seed"]  # the same as the state's, or not given
                 options["restore"] = state_path
             if refuse is not None:
                 options["refuse"] = refuse
