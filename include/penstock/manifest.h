@@ -206,7 +206,7 @@ class PENSTOCK_EXPORT Manifest {
   /// Bytes that one sample has in a batch. O(1) for a sample of one range.
   uint64_t DeliveredBytes(int64_t id) const {
     if (record_bytes_ != 0) return record_bytes_;
-    if (ranges_ == nullptr && range_delivered_ == nullptr && joined_ == nullptr) return std::min(object_bytes_[id], max_stored_bytes_);
+    if (ranges_ == nullptr && joined_ == nullptr) return std::min(object_bytes_[id], max_stored_bytes_);
     return SumOfRanges(id, /*delivered=*/true);
   }
   /// The sample's label, or -1.
@@ -216,15 +216,20 @@ class PENSTOCK_EXPORT Manifest {
 
   /// How many ranges a sample has; at least one.
   int RangeCount(int64_t id) const { return range_first_ == nullptr && joined_ == nullptr ? 1 : CountOfRanges(id); }
-  /// Range `i` of a sample, 0 <= i < RangeCount(id).
+  /// Range `i` of a sample, 0 <= i < RangeCount(id). O(i): AppendRanges() is the way to all of them.
   Range RangeAt(int64_t id, int i) const {
     Range range;
-    FillRange(id, i, range);
+    if (i == 0) {
+      FillRange(id, range);
+    } else {
+      range = FurtherRange(id, i);
+    }
     return range;
   }
-  /// Appends all ranges of a sample.
+  /// Appends all ranges of a sample. They have at most max_stored_bytes() and max_delivered_bytes() in all.
   void AppendRanges(int64_t id, std::vector<Range>& ranges) const {
-    for (int i = 0, count = RangeCount(id); i < count; ++i) FillRange(id, i, ranges.emplace_back());
+    FillRange(id, ranges.emplace_back());
+    if (const int count = RangeCount(id); count > 1) AppendFurtherRanges(id, count, ranges);
   }
 
   /// Whether every range has one.
@@ -251,8 +256,14 @@ class PENSTOCK_EXPORT Manifest {
     return object_mtimes_ != nullptr ? object_mtimes_[object] : joined_ == nullptr ? kMtimeUnknown : JoinedMtime(object);
   }
 
-  /// Whether several samples lie in one object.
-  bool packed() const { return joined_ == nullptr ? object_count_ < sample_count_ || record_bytes_ != 0 : JoinedPacked(); }
+  /// Whether an object holds parts of more than one sample; true for shards, also for one of a single record.
+  bool packed() const { return joined_ == nullptr ? packed_ : JoinedPacked(); }
+  /// Whether the range ends where its object ended when it was indexed, and its object belongs to one sample: then more bytes behind the
+  /// range show that the file has changed.
+  bool EndsObject(const Range& range) const {
+    if (joined_ != nullptr) return JoinedEndsObject(range);
+    return !packed_ && (ranges_ == nullptr || range.offset_bytes + range.stored_bytes == object_bytes_[range.object]);
+  }
 
   /// Whether samples can be asked for in the order in which they lie on the drive: it was saved, or they are records.
   bool has_place_order() const { return place_order_ != nullptr || record_bytes_ != 0; }
@@ -270,6 +281,8 @@ class PENSTOCK_EXPORT Manifest {
   /// 32 hexadecimal digits over count, relative names, ranges, lengths, labels and fields in id order. Equal for a copy of the
   /// data set elsewhere.
   std::string fingerprint() const;
+  /// The largest StoredBytes() of a sample.
+  uint64_t max_stored_bytes() const { return max_stored_bytes_; }
   /// The largest and the sum of DeliveredBytes().
   uint64_t max_delivered_bytes() const { return max_delivered_bytes_; }
   uint64_t total_bytes() const { return total_bytes_; }
@@ -316,6 +329,7 @@ class PENSTOCK_EXPORT Manifest {
   bool JoinedHasCrc() const;
   bool JoinedHasMtimes() const;
   bool JoinedPacked() const;
+  bool JoinedEndsObject(const Range& range) const;
   uint32_t JoinedCrc(int64_t id, int i) const;
   uint64_t JoinedObjectBytes(uint32_t object) const;
   uint64_t JoinedPlaceHint(uint32_t object) const;
@@ -324,13 +338,17 @@ class PENSTOCK_EXPORT Manifest {
   int CountOfRanges(int64_t id) const;
   uint64_t SumOfRanges(int64_t id, bool delivered) const;
   Range PackedRangeAt(int64_t id, int i) const;
+  Range FurtherRange(int64_t id, int i) const;
+  void AppendFurtherRanges(int64_t id, int count, std::vector<Range>& ranges) const;
+  absl::Status CheckNumbers() const;
+  absl::Status CheckRecords() const;
   void RecordAt(int64_t id, Range& range) const;
   // `range` is as it was made. Written where it stays, for each sample of a run: a copy of what was just written costs more than writing
   // it.
-  void FillRange(int64_t id, int i, Range& range) const {
+  void FillRange(int64_t id, Range& range) const {
     if (record_bytes_ != 0) return RecordAt(id, range);
-    if (ranges_ != nullptr || range_delivered_ != nullptr || joined_ != nullptr) {
-      range = PackedRangeAt(id, i);
+    if (ranges_ != nullptr || joined_ != nullptr) {
+      range = PackedRangeAt(id, 0);
       return;
     }
     range.object = static_cast<uint32_t>(id);
@@ -341,7 +359,8 @@ class PENSTOCK_EXPORT Manifest {
   int64_t sample_count_ = 0;
   int64_t object_count_ = 0;
   int64_t range_count_ = 0;
-  uint64_t max_stored_bytes_ = 0;  // of one range
+  bool packed_ = false;
+  uint64_t max_stored_bytes_ = 0;  // of one sample
   uint64_t max_delivered_bytes_ = 0;
   uint64_t total_bytes_ = 0;
   uint64_t record_bytes_ = 0;  // not 0: all samples are records of so many bytes
@@ -357,6 +376,13 @@ class PENSTOCK_EXPORT Manifest {
   const uint32_t* range_crc_ = nullptr;
   std::unique_ptr<Impl> impl_;
   std::unique_ptr<const Joined> joined_;  // null: a data set of its own; else nothing of the above but the counts is there
+};
+
+/// What ManifestBuilder::Write finds out by itself.
+struct ManifestWriteOptions {
+  bool crc = false;                     // read all ranges and keep a CRC-32C of each; not beside checksums that were added
+  PlaceOrder place = PlaceOrder::kNone; // save the order in which samples lie on their drive; inode numbers are those that were added
+  int threads = 2;
 };
 
 /// Makes a manifest sample by sample, for formats that know themselves what lies where.
@@ -388,7 +414,8 @@ class PENSTOCK_EXPORT ManifestBuilder {
   /// Saves the manifest: a new file beside it, synced, renamed over `path`, the folder synced. What was there stays until then.
   ///
   /// Errors:   NotFound, PermissionDenied, ResourceExhausted, DataLoss   from the file system, with the path; then nothing is left behind.
-  absl::Status Write(absl::string_view path);
+  ///           FailedPrecondition   options ask for what lies in the files, and a file is not as it was added.
+  absl::Status Write(absl::string_view path, const ManifestWriteOptions& options = {});
 
  private:
   struct Impl;

@@ -53,8 +53,7 @@ absl::Status LoaderCore::ResolveMemory() {
   const int64_t count = std::min(options_.batch_size, manifest_->sample_count());
   PlanOptions whole = plan_options_;
   if (device_ != nullptr) whole.scratch = false;  // scratch memory stays on the host, with its piece
-  const auto bound = [&](uint64_t stored) {
-    const uint64_t delivered = plan_options_.scratch ? codec_->DeliveredBound(stored, stored) : stored;
+  const auto bound = [&](uint64_t stored, uint64_t delivered) {
     const uint64_t places = PlanBytesBound(options_.batch_size, device_ != nullptr ? delivered : stored, delivered, whole);
     return device_ == nullptr ? places : static_cast<uint64_t>(DeviceLayout::Of(static_cast<int64_t>(places), options_.batch_size).bytes);
   };
@@ -71,27 +70,47 @@ absl::Status LoaderCore::ResolveMemory() {
       whole.hole_bytes_max = plan_options_.hole_bytes_max;
     }
   }
-  const uint64_t largest = manifest_->max_delivered_bytes();
+  const uint64_t largest = manifest_->max_stored_bytes();
+  const auto delivered_of = [&](uint64_t stored, uint64_t by_manifest) {
+    return plan_options_.scratch ? codec_->DeliveredBound(stored, by_manifest) : stored;
+  };
+  const uint64_t largest_delivered = delivered_of(largest, manifest_->max_delivered_bytes());
   uint64_t batch_bytes = std::numeric_limits<uint64_t>::max();
-  uint64_t batch_stored = largest * static_cast<uint64_t>(options_.batch_size);  // of the largest batch
-  if (largest < budget) batch_bytes = bound(batch_stored);
+  uint64_t batch_stored = 0;  // of the largest batch
+  uint64_t batch_delivered = 0;
+  if (!__builtin_mul_overflow(largest, static_cast<uint64_t>(options_.batch_size), &batch_stored) &&
+      !__builtin_mul_overflow(largest_delivered, static_cast<uint64_t>(options_.batch_size), &batch_delivered) &&
+      std::max(largest, largest_delivered) < budget) {
+    batch_bytes = bound(batch_stored, batch_delivered);
+  }
   if (AlignUp(std::min(batch_bytes, budget), unit) * 2 * at_once > budget) {
     using Entry = std::pair<uint64_t, int64_t>;  // bytes, id
-    std::priority_queue<Entry, std::vector<Entry>, std::greater<>> top;
-    for (int64_t id = 0; id < manifest_->sample_count(); ++id) {
-      top.emplace(manifest_->StoredBytes(id), id);
+    using Top = std::priority_queue<Entry, std::vector<Entry>, std::greater<>>;
+    Top top_stored;
+    Top top_delivered;
+    const auto add = [&](Top& top, uint64_t bytes, int64_t id) {
+      top.emplace(bytes, id);
       if (static_cast<int64_t>(top.size()) > count) top.pop();
+    };
+    for (int64_t id = 0; id < manifest_->sample_count(); ++id) {
+      const uint64_t stored = manifest_->StoredBytes(id);
+      add(top_stored, stored, id);
+      if (plan_options_.scratch) add(top_delivered, delivered_of(stored, manifest_->DeliveredBytes(id)), id);
     }
-    uint64_t sum = 0;
+    const auto sum_of = [](Top& top, Entry& biggest) {
+      uint64_t sum = 0;
+      for (; !top.empty(); top.pop()) {
+        biggest = top.top();
+        sum += std::min(biggest.first, std::numeric_limits<uint64_t>::max() / 4 - std::min(sum, std::numeric_limits<uint64_t>::max() / 4));
+      }
+      return sum;
+    };
     Entry biggest;
-    for (; !top.empty(); top.pop()) {
-      biggest = top.top();
-      sum += biggest.first;
-    }
+    batch_stored = sum_of(top_stored, biggest);
+    batch_delivered = plan_options_.scratch ? sum_of(top_delivered, biggest) : batch_stored;
     // A batch may hold a sample several times only with tail=pad or substitutes; the bound by the largest sample covers those where it is
     // affordable.
-    batch_stored = sum;
-    batch_bytes = bound(sum);
+    batch_bytes = bound(batch_stored, batch_delivered);
     if (AlignUp(batch_bytes, unit) * at_once > budget) {
       const char* const option = device_ == nullptr ? "memory_bytes" : "device_bytes";
       return absl::ResourceExhaustedError(
@@ -105,7 +124,7 @@ absl::Status LoaderCore::ResolveMemory() {
   if (may_switch_io_ && !direct_) {
     // An epoch may turn out to be better read direct, and then places are aligned for that.
     whole.direct_alignment = static_cast<uint64_t>(residency_.direct_alignment);
-    const uint64_t aligned_bytes = bound(batch_stored);
+    const uint64_t aligned_bytes = bound(batch_stored, batch_delivered);
     may_switch_io_ = AlignUp(aligned_bytes, unit) * 2 * at_once <= budget;
     if (may_switch_io_) batch_bytes = aligned_bytes;
   }
@@ -113,7 +132,7 @@ absl::Status LoaderCore::ResolveMemory() {
   reserve_granules_ = GranulesFor(batch_bytes);
   if (device_ != nullptr) {
     // The largest piece: several whole samples, or with a codec one sample that is larger and must not be split.
-    const uint64_t sample = plan_options_.scratch ? PlanBytesBound(1, largest, codec_->DeliveredBound(largest, largest), plan_options_)
+    const uint64_t sample = plan_options_.scratch ? PlanBytesBound(1, largest, largest_delivered, plan_options_)
                                                   : (plan_options_.split_large ? 0 : PlanBytesBound(1, largest, largest, plan_options_));
     const uint64_t piece_bytes = std::min(std::max((plan_options_.scratch ? 2 : 1) * plan_options_.piece_bytes, sample),
                                           plan_options_.scratch ? 2 * batch_bytes : batch_bytes);

@@ -30,7 +30,6 @@ absl::Status LoaderCore::PlanAttempt(const Order& order, const StepPlan& steps, 
   for (const Decision& decision : decisions) {
     if (!decision.skip && decision.substitute >= 0) plan_ids_[decision.index] = decision.substitute;
   }
-  const bool one_range = manifest_->range_count() == manifest_->sample_count();
   for (size_t i = 0; i < plan_positions_.size(); ++i) {
     PlanSample& sample = plan_samples_.emplace_back();  // written where it stays: a copy of what was just written is slow
     sample.id = plan_ids_[i];
@@ -41,7 +40,7 @@ absl::Status LoaderCore::PlanAttempt(const Order& order, const StepPlan& steps, 
     sample.range_count = static_cast<uint32_t>(plan_ranges_.size()) - sample.first_range;
     uint64_t stored = 0;
     for (size_t r = sample.first_range; r < plan_ranges_.size(); ++r) stored += plan_ranges_[r].stored_bytes;
-    sample.whole_object = one_range && !packed_;
+    sample.whole_object = sample.range_count == 1 && manifest_->EndsObject(plan_ranges_.back());
     if (plan_options_.sort_by_place) {
       sample.place =
           options_.disk_blocks ? static_cast<uint64_t>(plan_places_[i]) : manifest_->place_hint(plan_ranges_[sample.first_range].object);
@@ -120,8 +119,17 @@ bool LoaderCore::PlanLocked(std::unique_lock<std::mutex>& lock) {
     attempt->pieces_left = static_cast<uint32_t>(attempt->plan().pieces.size());
   } else if (status.ok()) {
     const uint64_t bytes = attempt->plan().bytes + attempt->plan().scratch_bytes;
-    const Run run = arena_->Allocate(GranulesFor(bytes), again == nullptr ? reserve_granules_ : 0);
+    const int64_t granules = GranulesFor(bytes);
+    const int64_t reserved = again == nullptr ? reserve_granules_ : 0;
+    const Run run = arena_->Allocate(granules, reserved);
     placed = run.valid();
+    if (!placed && granules + reserved > arena_->granules()) {
+      // No memory that is given back would do: a sample is larger than the manifest says of the largest, or comes several times.
+      status = absl::ResourceExhaustedError(absl::StrCat(
+          "step ", step, " of epoch ", epoch, " needs ", bytes, " bytes and the largest batch by its manifest ", setup_.batch_bytes_max,
+          ", of memory_bytes ", options_.memory_bytes,
+          "; raise memory_bytes, or look for a damaged manifest (penstock index makes it anew)"));
+    }
     if (placed) attempt->set_run(run);
     attempt->pieces_left = static_cast<uint32_t>(attempt->plan().pieces.size());
   }

@@ -236,6 +236,7 @@ void LoaderCore::DecodePiece(const ClaimedPiece& piece) {
     for (const SampleFailure& failure : attempt.failures) failed.push_back(failure.index);
     decoding = decoding_.emplace(decoding_.end());
   }
+  std::vector<Range> ranges;
   std::vector<RangeCrc> crcs;
   for (uint32_t n = planned.first_sample; n < planned.first_sample + planned.sample_count; ++n) {
     const uint32_t index = plan.laid_out[n];
@@ -244,9 +245,13 @@ void LoaderCore::DecodePiece(const ClaimedPiece& piece) {
     const int64_t id = plan.ids[index];
     const std::string name = manifest_->Name(id);
     crcs.clear();
-    for (int r = 0; options_.codec.verify_crc && r < manifest_->RangeCount(id); ++r) {
-      crcs.push_back(
-          RangeCrc{manifest_->RangeAt(id, r).stored_bytes, manifest_->has_crc(), manifest_->has_crc() ? manifest_->Crc(id, r) : 0});
+    if (options_.codec.verify_crc) {
+      ranges.clear();
+      manifest_->AppendRanges(id, ranges);
+      for (size_t r = 0; r < ranges.size(); ++r) {
+        const uint32_t crc = manifest_->has_crc() ? manifest_->Crc(id, static_cast<int>(r)) : 0;
+        crcs.push_back(RangeCrc{ranges[r].stored_bytes, manifest_->has_crc(), crc});
+      }
     }
     SampleContext context;
     context.id = id;

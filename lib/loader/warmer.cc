@@ -92,6 +92,7 @@ void Warmer::Run(const std::shared_ptr<Shared>& shared, const std::shared_ptr<co
   const size_t batch = std::min(kSubmitBatch, std::max<size_t>(1, capacity / 2));
 
   std::vector<int64_t> ids;
+  std::vector<Range> ranges;
   std::vector<std::tuple<uint32_t, uint64_t, uint64_t>> reads;  // object, offset, bytes
   const auto reap = [&](int64_t deadline_ns) {
     static_cast<void>(ring.Wait(deadline_ns));
@@ -120,8 +121,9 @@ void Warmer::Run(const std::shared_ptr<Shared>& shared, const std::shared_ptr<co
     if (!next(run, ids)) break;
     reads.clear();
     for (const int64_t id : ids) {
-      for (int r = 0, count = manifest->RangeCount(id); r < count; ++r) {
-        const Range range = manifest->RangeAt(id, r);
+      ranges.clear();
+      manifest->AppendRanges(id, ranges);
+      for (const Range& range : ranges) {
         if (range.stored_bytes > 0) reads.emplace_back(range.object, range.offset_bytes, range.stored_bytes);
       }
     }

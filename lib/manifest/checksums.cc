@@ -67,6 +67,63 @@ absl::Status ChecksumOf(const FileStore& store, uint32_t object, uint64_t expect
   return absl::OkStatus();
 }
 
+// The ranges of each object, by their numbers.
+class RangesByObject {
+ public:
+  explicit RangesByObject(const ManifestData& data) : first_(data.object_count() + 1), numbers_(data.ranges().size()) {
+    for (const layout::PackedRange& range : data.ranges()) ++first_[range.object + 1];
+    for (size_t object = 1; object < first_.size(); ++object) first_[object] += first_[object - 1];
+    std::vector<uint64_t> next(first_.begin(), first_.end() - 1);
+    for (size_t number = 0; number < numbers_.size(); ++number) numbers_[next[data.ranges()[number].object]++] = number;
+  }
+  absl::Span<const uint64_t> Of(uint32_t object) const {
+    return absl::MakeSpan(numbers_).subspan(first_[object], first_[object + 1] - first_[object]);
+  }
+
+ private:
+  std::vector<uint64_t> first_;
+  std::vector<uint64_t> numbers_;
+};
+
+// The checksum of each of an object's ranges, which may overlap.
+absl::Status ChecksumsOfRanges(const FileStore& store, const ManifestData& data, uint32_t object, absl::Span<const uint64_t> numbers,
+                               char* buffer, std::string& scratch, std::vector<uint32_t>& crcs) {
+  if (numbers.empty()) return absl::OkStatus();
+  const absl::StatusOr<OpenTarget> target = store.Target(object, scratch);
+  if (!target.ok()) return target.status();
+  const UniqueFd fd(::openat(target->dir_fd, target->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  struct stat info;
+  if (!fd.valid() || ::fstat(fd.get(), &info) != 0) {
+    return IoError(errno, absl::StrCat("checksum: open of ", EscapeName(store.Name(object))));
+  }
+  if (!S_ISREG(info.st_mode) || static_cast<uint64_t>(info.st_size) != data.object_bytes(object)) {
+    return absl::FailedPreconditionError(absl::StrCat("checksum: ", EscapeName(store.Name(object)), " had ", data.object_bytes(object),
+                                                      " bytes when it was added and ",
+                                                      S_ISREG(info.st_mode) ? absl::StrCat("has ", info.st_size) : "is no regular file",
+                                                      " now. Make the manifest again when nothing writes to the data set"));
+  }
+  for (const uint64_t number : numbers) {
+    const layout::PackedRange& range = data.ranges()[number];
+    uint64_t at = PackedOffset(range);
+    const uint64_t end = at + PackedStored(range);
+    uint32_t crc = 0;
+    while (at < end) {
+      const ssize_t got = ::pread(fd.get(), buffer, std::min<uint64_t>(kReadBytes, end - at), static_cast<off_t>(at));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return IoError(errno, absl::StrCat("checksum: read of ", EscapeName(store.Name(object)), " at ", at));
+      if (got == 0) {
+        return absl::FailedPreconditionError(absl::StrCat("checksum: ", EscapeName(store.Name(object)), " ends at byte ", at,
+                                                          ", inside the range [", PackedOffset(range), ", ", end,
+                                                          "). Make the manifest again when nothing writes to the data set"));
+      }
+      crc = Crc32c(buffer, static_cast<size_t>(got), crc);
+      at += static_cast<uint64_t>(got);
+    }
+    crcs[number] = crc;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data, int threads,
@@ -75,7 +132,9 @@ absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data,
   const uint64_t count = data.object_count();
   const FileStore store(data.root(), data.Names(), nullptr);
   const bool records = data.record_bytes() > 0;
-  std::vector<uint32_t> crcs(data.sample_count());  // trees and lists: one range per sample
+  const bool explicit_ranges = !records && !data.whole_objects();
+  const std::unique_ptr<const RangesByObject> by_object(explicit_ranges ? new RangesByObject(data) : nullptr);
+  std::vector<uint32_t> crcs(data.range_count());
   std::atomic<uint64_t> next{0};
   std::atomic<uint64_t> done{0};
   std::atomic<uint64_t> done_bytes{0};
@@ -92,10 +151,16 @@ absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data,
       const uint64_t end = std::min(begin + kClaimedAtOnce, count);
       for (uint64_t object = begin; object < end && !failed.load(std::memory_order_relaxed); ++object) {
         const auto index = static_cast<uint32_t>(object);
-        uint32_t* const first = &crcs[records ? data.runs()[object].first_sample : object];
-        if (!known || !known(index, *first)) {
-          const absl::Status status = ChecksumOf(store, index, data.object_bytes(index), records ? data.runs()[object].offset_bytes : 0,
-                                                 data.record_bytes(), buffer.get(), scratch, first);
+        const absl::Span<const uint64_t> numbers = by_object == nullptr ? absl::Span<const uint64_t>() : by_object->Of(index);
+        uint32_t* first = nullptr;
+        if (by_object == nullptr) first = &crcs[records ? data.runs()[object].first_sample : object];
+        if (numbers.size() == 1) first = &crcs[numbers[0]];
+        if (first == nullptr || !known || !known(index, *first)) {
+          const absl::Status status =
+              by_object != nullptr
+                  ? ChecksumsOfRanges(store, data, index, numbers, buffer.get(), scratch, crcs)
+                  : ChecksumOf(store, index, data.object_bytes(index), records ? data.runs()[object].offset_bytes : 0, data.record_bytes(),
+                               buffer.get(), scratch, first);
           if (!status.ok()) {
             std::lock_guard<std::mutex> lock(mutex);
             if (first_error.ok()) first_error = status;

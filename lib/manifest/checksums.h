@@ -11,7 +11,8 @@
 
 namespace penstock {
 
-// One checksum per object. `known(object, crc)` returns true where it knows one already; it is called from several threads.
+// One checksum per range of the manifest, in their order. `known(object, crc)` returns true where it knows that of an object's only range
+// already; it is called from several threads, and not where samples are records or an object has several ranges.
 //
 // Errors: FailedPrecondition  a file's length is not what the scan found: it changed meanwhile.
 //         those of open(2) and read(2), with the file's name.

@@ -111,6 +111,13 @@ bool Manifest::JoinedHasMtimes() const {
   return std::all_of(joined_->members.begin(), joined_->members.end(), [](const auto& member) { return member->has_mtimes(); });
 }
 
+bool Manifest::JoinedEndsObject(const Range& range) const {
+  const Joined::Place place = joined_->OfObject(range.object);
+  Range own = range;
+  own.object = static_cast<uint32_t>(place.id);
+  return place.manifest.EndsObject(own);
+}
+
 bool Manifest::JoinedPacked() const {
   return std::any_of(joined_->members.begin(), joined_->members.end(), [](const auto& member) { return member->packed(); });
 }

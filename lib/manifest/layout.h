@@ -12,7 +12,7 @@ static_assert(std::endian::native == std::endian::little, "the columns are used 
 
 // As PNG's: the first byte is no text, CR LF and LF tell of a transfer in text mode.
 inline constexpr unsigned char kMagic[8] = {0x89, 'P', 'S', 'M', '\r', '\n', 0x1A, '\n'};
-inline constexpr uint32_t kVersion = 1;
+inline constexpr uint32_t kVersion = 2;
 inline constexpr uint64_t kColumnAlignment = 64;
 inline constexpr uint32_t kColumnsMax = 4096;
 inline constexpr uint64_t kRangeBytesMax = (uint64_t{1} << 48) - 1;  // of an offset and of a length, 6 bytes each in PackedRange
@@ -28,17 +28,23 @@ struct Header {
   uint64_t folder_count;
   uint64_t class_count;
   uint64_t total_bytes;          // sum of delivered bytes
-  uint64_t max_stored_bytes;     // of one range
+  uint64_t max_stored_bytes;     // of one sample
   uint64_t max_delivered_bytes;  // of one sample
   unsigned char fingerprint[16];
   int64_t scanned_unix_ns;  // when the scan began
-  uint64_t zero;
+  uint64_t flags;           // Flag below
   uint32_t rule;            // Rule below
   uint32_t header_crc;      // CRC-32C of header and column directory with this field 0
 };
 static_assert(sizeof(Header) == 128);
 
 enum Rule : uint32_t { kRuleOther = 0, kRuleClasses = 1, kRuleFlat = 2, kRuleList = 3 };
+
+// Facts of the whole data set.
+enum Flag : uint64_t {
+  kFlagShared = 1,  // an object holds ranges of more than one sample
+};
+inline constexpr uint64_t kFlagsKnown = kFlagShared;
 
 // One entry of the column directory, which follows the header.
 struct Column {

@@ -95,14 +95,29 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   if (crc != header->header_crc) return impl.Damaged("the checksum of its header is wrong");
   // Only an intact header can tell of another version.
   if (header->version != layout::kVersion) {
-    return absl::FailedPreconditionError(absl::StrCat("manifest ", impl.shown, " has the layout version ", header->version,
-                                                      ", this penstock reads version ", layout::kVersion,
-                                                      ". Use a newer penstock, or another manifest_path"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("manifest ", impl.shown, " has the layout version ", header->version, ", this penstock reads version ",
+                     layout::kVersion,
+                     header->version > layout::kVersion ? ". Use a newer penstock, or another manifest_path"
+                                                        : ". Index the data set again (penstock index), or use another manifest_path"));
   }
   if (header->file_bytes != bytes) return impl.Damaged(absl::StrCat("it has ", bytes, " of ", header->file_bytes, " bytes"));
   if (header->sample_count > uint64_t{INT64_MAX} || header->object_count > UINT32_MAX || header->folder_count > UINT32_MAX ||
       header->class_count > INT32_MAX || header->range_count < header->sample_count) {
     return impl.Damaged("its counts are out of range");
+  }
+  if (header->sample_count > 0 && header->object_count == 0) return impl.Damaged("it has samples and no objects");
+  // Whatever the columns hold, no answer is larger than these, and no sum of a sample wraps.
+  if (header->max_stored_bytes > layout::kRangeBytesMax || header->max_delivered_bytes > layout::kRangeBytesMax) {
+    return impl.Damaged(absl::StrCat("its largest sample has ", std::max(header->max_stored_bytes, header->max_delivered_bytes),
+                                     " bytes; the limit is 2^48-1"));
+  }
+  if (static_cast<unsigned __int128>(header->max_delivered_bytes) * header->sample_count < header->total_bytes) {
+    return impl.Damaged(absl::StrCat("its ", header->sample_count, " samples of at most ", header->max_delivered_bytes,
+                                     " bytes cannot have ", header->total_bytes, " in all"));
+  }
+  if ((header->flags & ~layout::kFlagsKnown) != 0) {
+    return impl.Damaged(absl::StrCat("its flags are ", header->flags, ", of which only ", layout::kFlagsKnown, " are known"));
   }
   impl.header = header;
   impl.columns = reinterpret_cast<const layout::Column*>(data + sizeof(layout::Header));
@@ -216,11 +231,17 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
       return impl.Damaged("its column FIXR does not go with its other columns and counts");
     }
     // Not always verified: whatever it holds, a record is no longer than the header says of the longest.
-    manifest->record_bytes_ = std::min({records[0], header->max_stored_bytes, header->max_delivered_bytes, layout::kRangeBytesMax});
+    manifest->record_bytes_ = std::min({records[0], header->max_stored_bytes, header->max_delivered_bytes});
     if (manifest->record_bytes_ == 0) return impl.Damaged("its records have 0 bytes");
     impl.runs = reinterpret_cast<const layout::RecordRun*>(records + 1);
   } else if (packed == nullptr && (ranges != samples || samples > objects)) {
     return impl.Damaged("it has more samples than objects and no ranges");
+  } else if (packed == nullptr && (manifest->range_delivered_ != nullptr || impl.range_fields != nullptr)) {
+    return impl.Damaged("its columns RDLV and RFLD need the column RANG");
+  }
+  if (manifest->range_delivered_ == nullptr && header->max_stored_bytes != header->max_delivered_bytes) {
+    return impl.Damaged(absl::StrCat("its largest sample is stored in ", header->max_stored_bytes, " bytes and delivered in ",
+                                     header->max_delivered_bytes, ", and it has no column RDLV"));
   }
   if ((manifest->range_first_ == nullptr) != (impl.range_bases == nullptr)) {
     return impl.Damaged("of its columns RBAS and RFST one is missing");
@@ -231,7 +252,8 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   manifest->sample_count_ = static_cast<int64_t>(samples);
   manifest->object_count_ = static_cast<int64_t>(objects);
   manifest->range_count_ = static_cast<int64_t>(ranges);
-  manifest->max_stored_bytes_ = std::min(header->max_stored_bytes, layout::kRangeBytesMax);
+  manifest->packed_ = records != nullptr || (header->flags & layout::kFlagShared) != 0;
+  manifest->max_stored_bytes_ = header->max_stored_bytes;
   manifest->max_delivered_bytes_ = header->max_delivered_bytes;
   manifest->total_bytes_ = header->total_bytes;
   impl.root = root.empty() ? std::string(saved_root, saved_root_bytes) : AbsolutePath(root);
@@ -325,6 +347,103 @@ absl::Status Manifest::Verify() const {
                                        " is wrong"));
     }
   }
+  return CheckNumbers();
+}
+
+// What the columns say of each other. A manifest whose checksums are right can still be wrong: a program other than penstock wrote it, or
+// memory failed while it was written.
+absl::Status Manifest::CheckNumbers() const {
+  const Impl& impl = *impl_;
+  const NameTable& names = impl.names;
+  const auto of = [](absl::string_view what, int64_t number, absl::string_view why) { return absl::StrCat(what, " ", number, " ", why); };
+  for (int64_t folder = 0; folder < static_cast<int64_t>(names.folder_count); ++folder) {
+    if (names.folder_offset[folder] >= names.folder_names_bytes) return impl.Damaged(of("folder", folder, "has its name outside of the names"));
+  }
+  for (int64_t object = 0; object < object_count_; ++object) {
+    if (*names.LastName(static_cast<uint32_t>(object)) == '\0') return impl.Damaged(of("object", object, "has no name"));
+    if (object_bytes_[object] > layout::kRangeBytesMax) return impl.Damaged(of("object", object, "has 2^48 bytes or more"));
+  }
+  for (int64_t label = 0; label < static_cast<int64_t>(impl.header->class_count); ++label) {
+    if (impl.class_offsets[label] >= impl.class_names_bytes) return impl.Damaged(of("class", label, "has its name outside of the names"));
+  }
+  for (int64_t id = 0; labels_ != nullptr && id < sample_count_; ++id) {
+    if (labels_[id] < -1) return impl.Damaged(of("sample", id, absl::StrCat("has the label ", labels_[id])));
+  }
+  if (place_order_ != nullptr) {
+    std::vector<bool> seen(static_cast<size_t>(sample_count_));
+    for (int64_t place = 0; place < sample_count_; ++place) {
+      const uint32_t id = place_order_[place];
+      if (id >= seen.size() || seen[id]) return impl.Damaged(of("its order of place has the sample", id, "twice, or there is no such sample"));
+      seen[id] = true;
+    }
+  }
+  if (impl.runs != nullptr) return CheckRecords();
+  uint64_t largest_stored = 0;
+  uint64_t largest_delivered = 0;
+  uint64_t total = 0;
+  uint64_t next_range = 0;
+  for (int64_t id = 0; id < sample_count_; ++id) {
+    uint64_t end = next_range + 1;
+    if (range_first_ != nullptr) {
+      const uint64_t first = impl.range_bases[id >> NameTable::kBlockShift] + range_first_[id];
+      end = impl.range_bases[(id + 1) >> NameTable::kBlockShift] + range_first_[id + 1];
+      if (first != next_range || end <= first) return impl.Damaged(of("sample", id, "does not begin where the one before it ends"));
+    }
+    if (end > static_cast<uint64_t>(range_count_)) return impl.Damaged(of("sample", id, "has ranges that are not there"));
+    uint64_t stored = 0;
+    uint64_t delivered = 0;
+    for (; next_range < end; ++next_range) {
+      uint64_t range_stored = 0;
+      if (ranges_ == nullptr) {
+        range_stored = object_bytes_[next_range];
+      } else {
+        const layout::PackedRange& packed = static_cast<const layout::PackedRange*>(ranges_)[next_range];
+        range_stored = PackedStored(packed);
+        if (packed.object >= static_cast<uint64_t>(object_count_)) {
+          return impl.Damaged(of("sample", id, absl::StrCat("has a range of object ", packed.object, " of ", object_count_)));
+        }
+        if (PackedOffset(packed) + range_stored > object_bytes_[packed.object]) {
+          return impl.Damaged(of("sample", id, absl::StrCat("has a range of ", range_stored, " bytes at ", PackedOffset(packed), " of object ",
+                                                            packed.object, ", which has ", object_bytes_[packed.object], " bytes")));
+        }
+      }
+      // Each part is bounded before the sum is, so that the sum cannot wrap.
+      const uint64_t range_delivered = range_delivered_ == nullptr ? range_stored : range_delivered_[next_range];
+      if (range_delivered > layout::kRangeBytesMax || (stored += range_stored) > layout::kRangeBytesMax ||
+          (delivered += range_delivered) > layout::kRangeBytesMax) {
+        return impl.Damaged(of("sample", id, "has 2^48 bytes or more"));
+      }
+    }
+    largest_stored = std::max(largest_stored, stored);
+    largest_delivered = std::max(largest_delivered, delivered);
+    total += delivered;
+  }
+  if (next_range != static_cast<uint64_t>(range_count_)) return impl.Damaged("it has ranges of no sample");
+  if (largest_stored != max_stored_bytes_ || largest_delivered != max_delivered_bytes_ || total != total_bytes_) {
+    return impl.Damaged(absl::StrCat("its largest sample is stored in ", largest_stored, " and delivered in ", largest_delivered, " bytes, all in ",
+                                     total, ", and its header says ", max_stored_bytes_, ", ", max_delivered_bytes_, " and ", total_bytes_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Manifest::CheckRecords() const {
+  const Impl& impl = *impl_;
+  uint64_t samples = 0;
+  for (int64_t object = 0; object < object_count_; ++object) {
+    const layout::RecordRun& run = impl.runs[object];
+    const uint64_t bytes = object_bytes_[object] - std::min(object_bytes_[object], run.offset_bytes);
+    if (run.first_sample != samples || run.offset_bytes > object_bytes_[object] || bytes % record_bytes_ != 0 || bytes == 0) {
+      return impl.Damaged(absl::StrCat("object ", object, " of ", object_bytes_[object], " bytes begins with sample ", run.first_sample, " at ",
+                                       run.offset_bytes, ", which does not fit ", samples, " samples before it and records of ", record_bytes_,
+                                       " bytes"));
+    }
+    samples += bytes / record_bytes_;
+  }
+  if (samples != static_cast<uint64_t>(sample_count_) || max_stored_bytes_ != record_bytes_ || max_delivered_bytes_ != record_bytes_ ||
+      total_bytes_ != record_bytes_ * samples) {
+    return impl.Damaged(absl::StrCat("its files hold ", samples, " records of ", record_bytes_, " bytes, and its header says ", sample_count_,
+                                     " of ", max_stored_bytes_, " bytes, ", total_bytes_, " in all"));
+  }
   return absl::OkStatus();
 }
 
@@ -347,6 +466,38 @@ int Manifest::CountOfRanges(int64_t id) const {
   return end <= first ? 1 : static_cast<int>(std::min<uint64_t>(end - first, INT_MAX));
 }
 
+// Bounds a sample's range by what the sample's earlier ranges leave of the largest sample, so that no sum wraps.
+struct BytesLeft {
+  uint64_t stored;
+  uint64_t delivered;
+
+  void Bound(Range& range) {
+    range.stored_bytes = std::min(range.stored_bytes, stored);
+    range.delivered_bytes = std::min(range.delivered_bytes, delivered);
+    stored -= range.stored_bytes;
+    delivered -= range.delivered_bytes;
+  }
+};
+
+Range Manifest::FurtherRange(int64_t id, int i) const {
+  std::vector<Range> ranges;
+  AppendRanges(id, ranges);
+  return ranges[std::min(static_cast<size_t>(i), ranges.size() - 1)];
+}
+
+void Manifest::AppendFurtherRanges(int64_t id, int count, std::vector<Range>& ranges) const {
+  if (joined_ != nullptr) {
+    const size_t member = joined_->MemberOf(id);
+    ranges.pop_back();
+    const size_t begin = ranges.size();
+    joined_->members[member]->AppendRanges(id - joined_->first_ids[member], ranges);
+    for (size_t r = begin; r < ranges.size(); ++r) ranges[r].object += static_cast<uint32_t>(joined_->first_objects[member]);
+    return;
+  }
+  BytesLeft left{max_stored_bytes_ - ranges.back().stored_bytes, max_delivered_bytes_ - ranges.back().delivered_bytes};
+  for (int i = 1; i < count; ++i) left.Bound(ranges.emplace_back(PackedRangeAt(id, i)));
+}
+
 Range Manifest::PackedRangeAt(int64_t id, int i) const {
   if (joined_ != nullptr) {
     const size_t member = joined_->MemberOf(id);
@@ -358,15 +509,10 @@ Range Manifest::PackedRangeAt(int64_t id, int i) const {
                              ? static_cast<uint64_t>(id)
                              : std::min(FirstRange(id) + static_cast<uint64_t>(i), static_cast<uint64_t>(range_count_) - 1);
   Range range;
-  if (ranges_ == nullptr) {
-    range.object = static_cast<uint32_t>(index);
-    range.stored_bytes = object_bytes_[index];
-  } else {
-    const layout::PackedRange& packed = static_cast<const layout::PackedRange*>(ranges_)[index];
-    range.object = packed.object;
-    range.offset_bytes = PackedOffset(packed);
-    range.stored_bytes = PackedStored(packed);
-  }
+  const layout::PackedRange& packed = static_cast<const layout::PackedRange*>(ranges_)[index];
+  range.object = std::min(packed.object, static_cast<uint32_t>(object_count_ - 1));
+  range.offset_bytes = PackedOffset(packed);
+  range.stored_bytes = PackedStored(packed);
   range.stored_bytes = std::min(range.stored_bytes, max_stored_bytes_);
   range.delivered_bytes = std::min(range_delivered_ == nullptr ? range.stored_bytes : range_delivered_[index], max_delivered_bytes_);
   if (impl_->range_fields != nullptr) range.field = impl_->range_fields[index];
@@ -403,13 +549,12 @@ uint64_t Manifest::SumOfRanges(int64_t id, bool delivered) const {
     const Joined::Place place = joined_->OfId(id);
     return delivered ? place.manifest.DeliveredBytes(place.id) : place.manifest.StoredBytes(place.id);
   }
-  uint64_t sum = 0;
+  BytesLeft left{max_stored_bytes_, max_delivered_bytes_};
   for (int i = 0, count = RangeCount(id); i < count; ++i) {
-    const Range range = PackedRangeAt(id, i);
-    sum += delivered ? range.delivered_bytes : range.stored_bytes;
-    if (delivered && sum > max_delivered_bytes_) return max_delivered_bytes_;
+    Range range = PackedRangeAt(id, i);
+    left.Bound(range);
   }
-  return sum;
+  return delivered ? max_delivered_bytes_ - left.delivered : max_stored_bytes_ - left.stored;
 }
 
 std::string Manifest::Name(int64_t id) const { return ObjectName(RangeAt(id, 0).object); }

@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -7,12 +8,25 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
+#include "manifest/checksums.h"
 #include "manifest/manifest_data.h"
 #include "manifest/place.h"
+#include "manifest/place_order.h"
 #include "manifest/save_file.h"
 #include "penstock/manifest.h"
 
 namespace penstock {
+
+namespace {
+
+absl::Status Save(const ManifestData& data, const std::string& path) {
+  absl::StatusOr<SaveFile> file = SaveFile::Create(path);
+  if (!file.ok()) return file.status();
+  const absl::Status status = data.WriteTo(*file);
+  return status.ok() ? file->Commit() : status;
+}
+
+}  // namespace
 
 struct ManifestBuilder::Impl {
   explicit Impl(std::string root) : data(std::move(root)) {}
@@ -42,11 +56,27 @@ void ManifestBuilder::SetClassNames(absl::Span<const std::string> names) {
   impl_->data.SetClassNames(std::vector<std::string>(names.begin(), names.end()));
 }
 
-absl::Status ManifestBuilder::Write(absl::string_view path) {
-  absl::StatusOr<SaveFile> file = SaveFile::Create(std::string(path));
-  if (!file.ok()) return file.status();
-  const absl::Status status = impl_->data.WriteTo(*file);
-  return status.ok() ? file->Commit() : status;
+absl::Status ManifestBuilder::Write(absl::string_view path, const ManifestWriteOptions& options) {
+  ManifestData& data = impl_->data;
+  if (options.crc) {
+    if (data.has_crcs()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("manifest of ", EscapeName(data.root()), ": its samples were added with checksums; leave out crc"));
+    }
+    absl::StatusOr<std::vector<uint32_t>> crcs = ComputeChecksums(data, std::max(options.threads, 1), nullptr, nullptr);
+    if (!crcs.ok()) return crcs.status();
+    data.SetCrcs(*std::move(crcs));
+  }
+  if (options.place != PlaceOrder::kNone) {
+    absl::StatusOr<std::vector<uint32_t>> order = OrderByPlace(data, options.place, std::max(options.threads, 1), nullptr);
+    if (!order.ok()) return order.status();
+    data.SetPlaceOrder(options.place, *std::move(order));
+  }
+  const absl::Status status = Save(data, std::string(path));
+  // What Write() found out is of this file only: samples may follow.
+  if (options.crc) data.SetCrcs({});
+  data.SetPlaceOrder(PlaceOrder::kNone, {});
+  return status;
 }
 
 }  // namespace penstock

@@ -105,6 +105,20 @@ bool ManifestData::IsWholeObject(const Range& range) const {
          range.field == 0;
 }
 
+bool ManifestData::SharesObjects() const {
+  if (implicit_) return false;
+  std::vector<uint64_t> owner(object_bytes_.size(), UINT64_MAX);  // the sample that has a range of the object
+  for (uint64_t id = 0; id < sample_count_; ++id) {
+    const uint64_t end = id + 1 < sample_count_ ? FirstRange(id + 1) : ranges_.size();
+    for (uint64_t r = FirstRange(id); r < end; ++r) {
+      uint64_t& of = owner[ranges_[r].object];
+      if (of != UINT64_MAX && of != id) return true;
+      of = id;
+    }
+  }
+  return false;
+}
+
 void ManifestData::MakeRangesExplicit() {
   implicit_ = false;
   for (uint64_t i = 0; i < sample_count_; ++i) {
@@ -123,6 +137,7 @@ absl::StatusOr<int64_t> ManifestData::AddSample(int32_t label, absl::Span<const 
   if (label < -1) return bad(absl::StrCat("label ", label, " is negative; -1 means none"));
   if (ranges.empty()) return bad("it has no range; an empty sample has one of 0 bytes");
   if (ranges.size() > INT_MAX) return bad("it has more than 2^31-1 ranges");
+  uint64_t stored = 0;
   uint64_t delivered = 0;
   for (const Range& range : ranges) {
     if (range.object >= object_bytes_.size()) {
@@ -137,6 +152,7 @@ absl::StatusOr<int64_t> ManifestData::AddSample(int32_t label, absl::Span<const 
     if (range.delivered_bytes > layout::kRangeBytesMax || (delivered += range.delivered_bytes) > layout::kRangeBytesMax) {
       return bad("it delivers 2^48 bytes or more");
     }
+    if ((stored += range.stored_bytes) > layout::kRangeBytesMax) return bad("it stores 2^48 bytes or more");
   }
   const uint64_t ranges_before = implicit_ ? sample_count_ : ranges_.size();
   if (crcs.empty() ? !crcs_.empty() : crcs.size() != ranges.size() || crcs_.size() != ranges_before) {
@@ -246,6 +262,7 @@ void ManifestData::Summarise(layout::Header& header) const {
     const uint64_t end = implicit_ ? id + 1 : id + 1 < sample_count_ ? FirstRange(id + 1) : ranges_.size();
     hash.AddNumber(labels_[id]);
     hash.AddNumber(static_cast<uint32_t>(end - first));
+    uint64_t all_stored = 0;
     uint64_t delivered = 0;
     for (uint64_t r = first; r < end; ++r) {
       const uint32_t object = implicit_ ? static_cast<uint32_t>(id) : ranges_[r].object;
@@ -258,9 +275,10 @@ void ManifestData::Summarise(layout::Header& header) const {
       hash.AddNumber(stored);
       hash.AddNumber(range_delivered);
       hash.AddNumber(implicit_ ? uint16_t{0} : range_fields_[r]);
-      header.max_stored_bytes = std::max(header.max_stored_bytes, stored);
+      all_stored += stored;
       delivered += range_delivered;
     }
+    header.max_stored_bytes = std::max(header.max_stored_bytes, all_stored);
     header.max_delivered_bytes = std::max(header.max_delivered_bytes, delivered);
     header.total_bytes += delivered;
   }
@@ -286,6 +304,7 @@ absl::Status ManifestData::WriteTo(SaveFile& out) const {
   header.class_count = class_names_.size();
   header.scanned_unix_ns = scanned_unix_ns_;
   header.rule = rule_;
+  if (record_bytes_ != 0 || SharesObjects()) header.flags |= layout::kFlagShared;
   Summarise(header);
 
   struct Source {

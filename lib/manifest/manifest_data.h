@@ -36,6 +36,8 @@ class ManifestData {
   // One per range.
   void SetCrcs(std::vector<uint32_t> crcs) { crcs_ = std::move(crcs); }
 
+  bool has_crcs() const { return !crcs_.empty(); }
+
   uint64_t object_count() const { return object_bytes_.size(); }
   uint64_t sample_count() const { return sample_count_; }
   uint64_t object_bytes(uint32_t object) const { return object_bytes_[object]; }
@@ -53,6 +55,13 @@ class ManifestData {
   }
   // Ids in the order of place, a permutation of all.
   void SetPlaceOrder(PlaceOrder kind, std::vector<uint32_t> order) { place_kind_ = kind, place_order_ = std::move(order); }
+  // True while sample i is the whole of object i.
+  bool whole_objects() const { return implicit_ && record_bytes_ == 0; }
+  uint64_t range_count() const { return record_bytes_ != 0 || implicit_ ? sample_count_ : ranges_.size(); }
+  // All ranges in the order of the samples; only where samples are neither whole objects nor records.
+  absl::Span<const layout::PackedRange> ranges() const { return ranges_; }
+  // The first range of a sample; of sample_count(): the count of ranges.
+  uint64_t first_range(uint64_t sample) const { return sample < sample_count_ ? FirstRange(sample) : ranges_.size(); }
   uint64_t record_bytes() const { return record_bytes_; }
   const std::vector<layout::RecordRun>& runs() const { return runs_; }
 
@@ -61,6 +70,8 @@ class ManifestData {
 
  private:
   bool IsWholeObject(const Range& range) const;
+  // Whether an object has ranges of more than one sample.
+  bool SharesObjects() const;
   void MakeRangesExplicit();
   uint64_t FirstRange(uint64_t sample) const { return range_bases_[sample >> NameTable::kBlockShift] + range_first_[sample]; }
   // The sums and the fingerprint.

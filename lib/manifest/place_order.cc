@@ -57,11 +57,26 @@ absl::Status FirstExtent(const FileStore& store, uint32_t object, std::string& s
   return absl::OkStatus();
 }
 
+// Samples in the order of their objects, and within an object by where their first range begins there.
+std::vector<uint32_t> SamplesInOrder(const ManifestData& data, std::vector<uint32_t>& objects) {
+  if (data.whole_objects()) return std::move(objects);
+  std::vector<uint32_t> place_of(objects.size());
+  for (size_t place = 0; place < objects.size(); ++place) place_of[objects[place]] = static_cast<uint32_t>(place);
+  std::vector<uint32_t> samples(data.sample_count());
+  std::iota(samples.begin(), samples.end(), 0);
+  const auto key = [&](uint32_t sample) {
+    const layout::PackedRange& range = data.ranges()[data.first_range(sample)];
+    return std::pair(place_of[range.object], PackedOffset(range));
+  };
+  std::stable_sort(samples.begin(), samples.end(), [&](uint32_t a, uint32_t b) { return key(a) < key(b); });
+  return samples;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<uint32_t>> OrderByPlace(const ManifestData& data, PlaceOrder kind, int threads,
                                                    const std::function<void(const IndexProgress&)>& progress) {
-  if (data.object_count() >= std::numeric_limits<uint32_t>::max()) {
+  if (std::max(data.object_count(), data.sample_count()) >= std::numeric_limits<uint32_t>::max()) {
     return absl::ResourceExhaustedError(
         absl::StrCat("manifest of ", EscapeName(data.root()), ": an order of place is for fewer than 2^32-1 samples"));
   }
@@ -74,7 +89,7 @@ absl::StatusOr<std::vector<uint32_t>> OrderByPlace(const ManifestData& data, Pla
     return absl::FailedPreconditionError(absl::StrCat("manifest of ", EscapeName(data.root()),
                                                       ": its file system gives no inode numbers, so nothing is known of where files lie"));
   }
-  if (kind != PlaceOrder::kExtent) return order;
+  if (kind != PlaceOrder::kExtent) return SamplesInOrder(data, order);
 
   const FileStore store(data.root(), data.Names(), nullptr);
   std::vector<uint64_t> addresses(count);
@@ -109,7 +124,7 @@ absl::StatusOr<std::vector<uint32_t>> OrderByPlace(const ManifestData& data, Pla
       });
   if (!error.ok()) return error;
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return addresses[a] < addresses[b]; });
-  return order;
+  return SamplesInOrder(data, order);
 }
 
 }  // namespace penstock

@@ -28,7 +28,7 @@ struct PlanSample {
   int64_t position = 0;
   int32_t label = -1;
   bool skip = false;           // has a place in the batch, but no bytes
-  bool whole_object = false;   // its only range is the whole object: growth can be seen
+  bool whole_object = false;   // its only range ends with its object: growth can be seen
   uint32_t first_range = 0;    // in the ranges given beside
   uint32_t range_count = 0;
   uint64_t place = 0;          // on the drive, for PlanOptions::sort_by_place

@@ -113,6 +113,10 @@ void FileStore::Prefetch(absl::Span<const uint32_t> objects) const {
 std::string FileStore::Name(uint32_t object) const {
   std::string relative;
   names_.RelativeName(object, relative);
+  // A ring tells of a failed open by a number alone, so that the name says why.
+  if (relative.empty()) {
+    return absl::StrCat(root_, "/ (object ", object, ", whose name in the manifest is damaged: rebuild the manifest, penstock index)");
+  }
   return !relative.empty() && relative[0] == '/' ? relative : absl::StrCat(root_, "/", relative);
 }
 

@@ -5,6 +5,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "base/crc32c.h"
 #include "manifest/fixture.h"
 
 using namespace penstock;
@@ -253,4 +254,89 @@ TEST_CASE("a manifest of a million files stays below 200 MB and answers", "[mani
   CHECK(manifest->mtime_ns(999'999) == 1'000'000);
   CHECK(manifest->StoredBytes(123'456) == 123'456);
   CHECK(manifest->folder_count() == 1000);
+}
+
+TEST_CASE("checksums over explicit ranges are those of the ranges", "[manifest]") {
+  TempFolder folder;
+  const std::string shard = "0123456789abcdefghij";
+  folder.Write("shard", shard);
+  folder.Write("other", "0123456789");
+  ManifestBuilder builder(folder.path());
+  REQUIRE_OK(builder.AddObject("shard", shard.size()));
+  REQUIRE_OK(builder.AddObject("other", 10));
+  REQUIRE_OK(builder.AddSample(0, {Range{0, 4, 6, 6, 0}, Range{1, 2, 3, 3, 1}}));
+  REQUIRE_OK(builder.AddSample(0, {Range{0, 0, 20, 20, 0}}));
+  REQUIRE_OK(builder.AddSample(0, {Range{1, 9, 0, 0, 0}}));
+  REQUIRE_OK(builder.Write(folder.At("m"), {.crc = true}));
+  auto manifest = Manifest::OpenSaved(folder.At("m"));
+  REQUIRE_OK(manifest);
+  REQUIRE((*manifest)->has_crc());
+  CHECK((*manifest)->Crc(0, 0) == Crc32c("456789", 6));
+  CHECK((*manifest)->Crc(0, 1) == Crc32c("234", 3));
+  CHECK((*manifest)->Crc(1, 0) == Crc32c(shard.data(), shard.size()));
+  CHECK((*manifest)->Crc(2, 0) == 0);
+  // What Write found out is not kept for the next one.
+  REQUIRE_OK(builder.AddSample(0, {Range{0, 1, 1, 1, 0}}));
+  CHECK_FALSE(WriteAndOpen(builder, folder)->has_crc());
+  folder.Write("other", "01234567");
+  const absl::Status changed = builder.Write(folder.At("m"), {.crc = true});
+  CHECK(changed.code() == absl::StatusCode::kFailedPrecondition);
+  CHECK(Contains(std::string(changed.message()), "had 10 bytes when it was added and has 8 now"));
+}
+
+TEST_CASE("the order of place over explicit ranges is by object, and within it by offset", "[manifest]") {
+  TempFolder folder;
+  ManifestBuilder builder(folder.path());
+  REQUIRE_OK(builder.AddObject("late", 100, /*inode=*/9));
+  REQUIRE_OK(builder.AddObject("early", 100, /*inode=*/4));
+  REQUIRE_OK(builder.AddSample(0, {Range{0, 50, 10, 10, 0}}));
+  REQUIRE_OK(builder.AddSample(0, {Range{1, 80, 10, 10, 0}}));
+  REQUIRE_OK(builder.AddSample(0, {Range{0, 0, 10, 10, 0}, Range{1, 0, 5, 5, 0}}));
+  REQUIRE_OK(builder.AddSample(0, {Range{1, 20, 10, 10, 0}}));
+  REQUIRE_OK(builder.Write(folder.At("m"), {.place = PlaceOrder::kInode}));
+  OpenSavedOptions all;
+  all.check = ManifestCheck::kAll;
+  auto manifest = Manifest::OpenSaved(folder.At("m"), all);
+  REQUIRE_OK(manifest);
+  REQUIRE((*manifest)->has_place_order());
+  std::vector<int64_t> ids;
+  for (int64_t place = 0; place < 4; ++place) ids.push_back((*manifest)->IdAtPlace(place));
+  CHECK(ids == std::vector<int64_t>{3, 1, 2, 0});
+}
+
+TEST_CASE("whether files are shared between samples is a fact, not a count", "[manifest]") {
+  TempFolder folder;
+  {
+    ManifestBuilder builder(folder.path());
+    for (const char* name : {"a", "b"}) REQUIRE_OK(builder.AddObject(name, 17));
+    for (uint32_t i = 0; i < 2; ++i) REQUIRE_OK(builder.AddSample(0, {Range{i, 6, 4, 4, 0}}));
+    const auto manifest = WriteAndOpen(builder, folder);
+    CHECK_FALSE(manifest->packed());
+    CHECK_FALSE(manifest->EndsObject(manifest->RangeAt(0, 0)));
+  }
+  {
+    ManifestBuilder builder(folder.path());
+    for (const char* name : {"a", "b"}) REQUIRE_OK(builder.AddObject(name, 17));
+    for (uint32_t i = 0; i < 2; ++i) REQUIRE_OK(builder.AddSample(0, {Range{0, 6 + 4 * i, 4, 4, 0}}));
+    CHECK(WriteAndOpen(builder, folder)->packed());
+  }
+  {
+    // Fewer files than samples would need, and yet each range is of its own sample.
+    ManifestBuilder builder(folder.path());
+    for (const char* name : {"a", "b", "c"}) REQUIRE_OK(builder.AddObject(name, 17));
+    REQUIRE_OK(builder.AddSample(0, {Range{0, 0, 17, 17, 0}, Range{1, 7, 10, 10, 0}}));
+    REQUIRE_OK(builder.AddSample(0, {Range{2, 7, 10, 10, 0}}));
+    const auto manifest = WriteAndOpen(builder, folder);
+    CHECK_FALSE(manifest->packed());
+    CHECK(manifest->EndsObject(manifest->RangeAt(1, 0)));
+  }
+}
+
+TEST_CASE("a sample of 2^48 stored bytes and more is refused", "[manifest]") {
+  ManifestBuilder builder("/tmp");
+  const uint64_t most = (uint64_t{1} << 48) - 1;
+  REQUIRE_OK(builder.AddObject("a", most));
+  const auto added = builder.AddSample(0, {Range{0, 0, most, 1, 0}, Range{0, 0, 1, 1, 0}});
+  CHECK(added.status().code() == absl::StatusCode::kInvalidArgument);
+  CHECK(Contains(MessageOf(added), "it stores 2^48 bytes or more"));
 }

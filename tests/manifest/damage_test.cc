@@ -95,6 +95,31 @@ void SetHeader(std::string& bytes, layout::Header header) {
   std::memcpy(bytes.data(), &header, sizeof header);
 }
 
+// The column of a manifest, or null.
+const layout::Column* FindColumn(std::string& bytes, uint32_t tag) {
+  for (uint32_t i = 0; i < HeaderOf(bytes).column_count; ++i) {
+    auto* const column = reinterpret_cast<layout::Column*>(bytes.data() + sizeof(layout::Header) + i * sizeof(layout::Column));
+    if (column->tag == tag) return column;
+  }
+  return nullptr;
+}
+
+// Changes value `index` of a column of T, and makes all checksums right.
+template <typename T, typename Change>
+std::string Forged(std::string bytes, uint32_t tag, size_t index, Change&& change) {
+  auto* const column = const_cast<layout::Column*>(FindColumn(bytes, tag));
+  REQUIRE(column != nullptr);
+  REQUIRE((index + 1) * sizeof(T) <= column->bytes);
+  T value;
+  char* const place = bytes.data() + column->offset_bytes + index * sizeof(T);
+  std::memcpy(&value, place, sizeof value);
+  change(value);
+  std::memcpy(place, &value, sizeof value);
+  column->crc = Crc32c(bytes.data() + column->offset_bytes, column->bytes);
+  SetHeader(bytes, HeaderOf(bytes));
+  return bytes;
+}
+
 // From memory: tens of thousands of variants are opened here, and rewriting a file waits for the drive.
 absl::StatusOr<std::shared_ptr<const Manifest>> OpenBytes(const TempFolder& folder, const std::string& bytes, ManifestCheck check) {
   UniqueFd fd(::memfd_create("damaged", MFD_CLOEXEC));
@@ -116,6 +141,18 @@ bool AnswersAreInBounds(const Manifest& manifest) {
     const int count = manifest.RangeCount(id);
     if (count < 1 || count > manifest.range_count()) return false;
     if (manifest.DeliveredBytes(id) > manifest.max_delivered_bytes()) return false;
+    if (manifest.StoredBytes(id) > manifest.max_stored_bytes()) return false;
+    std::vector<Range> all;
+    manifest.AppendRanges(id, all);
+    uint64_t stored = 0;
+    uint64_t delivered = 0;
+    for (const Range& range : all) {
+      if (range.object >= manifest.object_count()) return false;
+      static_cast<void>(manifest.EndsObject(range));
+      stored += range.stored_bytes;
+      delivered += range.delivered_bytes;
+    }
+    if (static_cast<int>(all.size()) != count || stored != manifest.StoredBytes(id) || delivered != manifest.DeliveredBytes(id)) return false;
     for (int i = 0; i < count; ++i) {
       const Range range = manifest.RangeAt(id, i);
       if (range.stored_bytes >= uint64_t{1} << 48 || range.offset_bytes >= uint64_t{1} << 48) return false;
@@ -246,8 +283,8 @@ TEST_CASE("a header that lies with a right checksum is refused or answered in bo
 TEST_CASE("a column that is missing or there twice is refused", "[manifest]") {
   TempFolder folder;
   const std::string good = GENERATE(true, false) ? RichManifest(folder, 10) : RecordManifest(folder);
-  const uint32_t optional[] = {layout::kObjectPlaces, layout::kObjectTimes, layout::kLabels,       layout::kRangeDelivered,
-                               layout::kRangeFields,  layout::kRangeCrcs,   layout::kRecordSource, layout::kFolderTimes};
+  const uint32_t optional[] = {layout::kObjectPlaces, layout::kObjectTimes, layout::kLabels,      layout::kRangeFields,
+                               layout::kRangeCrcs,    layout::kRecordSource, layout::kFolderTimes};
   for (uint32_t i = 0; i < HeaderOf(good).column_count; ++i) {
     std::string bad = good;
     layout::Column column;
@@ -362,4 +399,123 @@ TEST_CASE("other files are not taken for manifests", "[manifest]") {
   for (const std::string& text : {std::string(), std::string("text"), std::string(10'000, '\0'), std::string(10'000, '\xFF')}) {
     CHECK(OpenBytes(folder, text, ManifestCheck::kAuto).status().code() == absl::StatusCode::kDataLoss);
   }
+}
+
+// Each number below is one that a consumer would index, allocate or wait by. The checksums are right.
+TEST_CASE("a forged number is refused by name where columns are checked, and harmless where not", "[manifest]") {
+  TempFolder folder;
+  const std::string rich = RichManifest(folder, 10);
+  const std::string tree = TreeManifest(folder);
+  const std::string records = RecordManifest(folder);
+  const std::string placed = PlacedManifest(folder);
+  using layout::PackedRange;
+  const auto bump = [](auto& value) { ++value; };
+  const auto most = [](auto& value) { value = static_cast<std::remove_reference_t<decltype(value)>>(~uint64_t{0}); };
+  const auto header = [](std::string bytes, uint64_t layout::Header::*member, uint64_t value) {
+    layout::Header changed = HeaderOf(bytes);
+    changed.*member = value;
+    SetHeader(bytes, changed);
+    return bytes;
+  };
+  const struct {
+    std::string bytes;
+    std::string said;
+  } cases[] = {
+      {Forged<PackedRange>(rich, layout::kRanges, 4, [](PackedRange& range) { range.object = 20; }), "sample 2 has a range of object 20 of 20"},
+      {Forged<PackedRange>(rich, layout::kRanges, 4, [](PackedRange& range) { range.object = UINT32_MAX; }), "sample 2 has a range of object"},
+      {Forged<PackedRange>(rich, layout::kRanges, 5, [](PackedRange& range) { range.stored_high = range.offset_high = 0xFFFF; }),
+       "sample 2 has a range of"},
+      {Forged<PackedRange>(rich, layout::kRanges, 4, [](PackedRange& range) { range.stored_low = 30; }), "largest sample is stored in"},
+      {Forged<uint64_t>(rich, layout::kRangeDelivered, 3, most), "sample 1 has 2^48 bytes or more"},
+      {Forged<uint64_t>(rich, layout::kRangeDelivered, 3, bump), "largest sample is stored in"},
+      {Forged<uint32_t>(rich, layout::kRangeFirst, 3, most), "sample 2 has ranges that are not there"},
+      {Forged<uint32_t>(rich, layout::kRangeFirst, 3, [](uint32_t& value) { value = 0; }), "sample 2 does not begin where"},
+      {Forged<uint32_t>(rich, layout::kRangeFirst, 10, [](uint32_t& value) { --value; }), "it has ranges of no sample"},
+      {Forged<uint64_t>(rich, layout::kRangeBases, 0, most), "sample 0 "},
+      {Forged<int32_t>(rich, layout::kLabels, 7, [](int32_t& value) { value = -2; }), "sample 7 has the label -2"},
+      {Forged<uint64_t>(rich, layout::kClassOffsets, 1, most), "class 1 has its name outside of the names"},
+      {Forged<uint64_t>(rich, layout::kFolderOffsets, 1, most), "folder 1 has its name outside of the names"},
+      {Forged<uint32_t>(rich, layout::kObjectFolders, 3, most), "object 3 has no name"},
+      {Forged<uint32_t>(rich, layout::kNameOffsets, 3, most), "object 3 has no name"},
+      {Forged<uint64_t>(rich, layout::kObjectBytes, 3, most), "object 3 has 2^48 bytes or more"},
+      {Forged<uint64_t>(tree, layout::kObjectBytes, 3, bump), "largest sample is stored in"},
+      {Forged<uint64_t>(tree, layout::kObjectBytes, 49, bump), "largest sample is stored in"},
+      {Forged<uint64_t>(records, layout::kRecords, 0, [](uint64_t& value) { value = 4; }), "object 1 of"},
+      {Forged<uint64_t>(records, layout::kRecords, 3, bump), "object 1 of"},
+      {Forged<uint64_t>(records, layout::kRecords, 4, most), "object 1 of"},
+      {Forged<uint32_t>(placed, layout::kOrderByInode, 3, most), "its order of place has the sample 4294967295"},
+      {Forged<uint32_t>(placed, layout::kOrderByInode, 3, [](uint32_t& value) { value = value == 0 ? 1 : 0; }), "twice"},
+      {header(rich, &layout::Header::total_bytes, 17), "all in"},
+      {header(rich, &layout::Header::max_delivered_bytes, HeaderOf(rich).max_delivered_bytes + 1), "largest sample is stored in"},
+      {header(rich, &layout::Header::max_stored_bytes, HeaderOf(rich).max_stored_bytes - 1), "largest sample is stored in"},
+      {header(records, &layout::Header::total_bytes, 8), "its files hold"},
+  };
+  for (const auto& forged : cases) {
+    INFO(forged.said);
+    const auto unchecked = OpenBytes(folder, forged.bytes, ManifestCheck::kHeader);
+    if (unchecked.ok()) CHECK(AnswersAreInBounds(**unchecked));
+    const auto checked = OpenBytes(folder, forged.bytes, ManifestCheck::kAuto);
+    CHECK(checked.status().code() == absl::StatusCode::kDataLoss);
+    CHECK(Contains(MessageOf(checked), forged.said));
+    CHECK(Contains(MessageOf(checked), "penstock index"));
+  }
+  // What the header says alone is refused without a look at the columns.
+  const struct {
+    std::string bytes;
+    std::string said;
+  } headers[] = {
+      {header(tree, &layout::Header::max_delivered_bytes, 48), "and it has no column RDLV"},
+      {header(rich, &layout::Header::max_delivered_bytes, uint64_t{1} << 48), "the limit is 2^48-1"},
+      {header(rich, &layout::Header::max_stored_bytes, ~uint64_t{0}), "the limit is 2^48-1"},
+      {header(rich, &layout::Header::total_bytes, ~uint64_t{0}), "cannot have"},
+      {header(rich, &layout::Header::flags, 2), "its flags are 2"},
+  };
+  for (const auto& forged : headers) {
+    INFO(forged.said);
+    const auto opened = OpenBytes(folder, forged.bytes, ManifestCheck::kHeader);
+    CHECK(opened.status().code() == absl::StatusCode::kDataLoss);
+    CHECK(Contains(MessageOf(opened), forged.said));
+  }
+}
+
+// 65,536 ranges of 2^48-1 bytes have 2^64 in all but 65,536.
+TEST_CASE("ranges whose sum would wrap end with the largest sample of the header", "[manifest]") {
+  TempFolder folder;
+  ManifestBuilder builder(folder.path());
+  const uint64_t most = (uint64_t{1} << 48) - 1;
+  REQUIRE_OK(builder.AddObject("a", most));
+  std::vector<Range> ranges(65'537, Range{0, 0, 1, 1, 0});
+  REQUIRE_OK(builder.AddSample(0, ranges));
+  REQUIRE_OK(builder.AddSample(0, {Range{0, 0, 1, 1, 0}}));
+  REQUIRE_OK(builder.Write(folder.At("m")));
+  std::string bytes = ReadFile(folder.At("m"));
+  const layout::Column* const column = FindColumn(bytes, layout::kRanges);
+  REQUIRE(column != nullptr);
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    const layout::PackedRange packed{0, 0, 0xFFFF, 0, 0xFFFFFFFF};
+    std::memcpy(bytes.data() + column->offset_bytes + i * sizeof packed, &packed, sizeof packed);
+  }
+  bytes = Forged<layout::PackedRange>(bytes, layout::kRanges, 0, [](layout::PackedRange&) {});
+  CHECK(Contains(MessageOf(OpenBytes(folder, bytes, ManifestCheck::kAll)), "sample 0 has 2^48 bytes or more"));
+  const auto opened = OpenBytes(folder, bytes, ManifestCheck::kHeader);
+  REQUIRE_OK(opened);
+  CHECK((*opened)->StoredBytes(0) == 65'537);
+  CHECK((*opened)->DeliveredBytes(0) == 65'537);
+  std::vector<Range> given;
+  (*opened)->AppendRanges(0, given);
+  uint64_t sum = 0;
+  for (const Range& range : given) sum += range.stored_bytes;
+  CHECK(sum == 65'537);
+}
+
+TEST_CASE("a damaged name is told by the object's number and with the cure", "[manifest]") {
+  TempFolder folder;
+  const std::string bytes =
+      Forged<uint32_t>(TreeManifest(folder), layout::kNameOffsets, 3, [](uint32_t& value) { value = 1 << 30; });
+  const auto opened = OpenBytes(folder, bytes, ManifestCheck::kHeader);
+  REQUIRE_OK(opened);
+  const std::string name = (*opened)->OpenObjects()->Name(3);
+  CHECK(Contains(name, "object 3"));
+  CHECK(Contains(name, "damaged"));
+  CHECK(Contains(name, "penstock index"));
 }
