@@ -200,6 +200,9 @@ PENSTOCK_C_API penstock_code penstock_manifest_class_name(const penstock_manifes
    Errors:   OUT_OF_RANGE  not all of them exist. */
 PENSTOCK_C_API penstock_code penstock_manifest_samples(const penstock_manifest *manifest, int64_t first, int64_t count, int64_t *sizes,
                                                        int32_t *labels, penstock_error **error);
+/* What the bytes of a sample are, as a JSON array of one object per field: [{"name": "", "dtype": "<f4", "shape": [3, 32, 32]}]. dtype is as
+   NumPy writes it, with its byte order; shape is null where the samples' shapes differ. "[]": not known (plain files, raw records). */
+PENSTOCK_C_API penstock_code penstock_manifest_fields_json(const penstock_manifest *manifest, char **json, penstock_error **error);
 /* Reads every column and compares its checksum. Errors: DATA_LOSS. */
 PENSTOCK_C_API penstock_code penstock_manifest_verify(const penstock_manifest *manifest, penstock_error **error);
 

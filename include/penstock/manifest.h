@@ -42,10 +42,22 @@ enum class TreeRule {
 
 /// What lies in a file of the data set.
 enum class ShardFormat {
-  kAuto,   // as the saved manifest has it; else kNpy for a .npy file, and for a folder with a labels.npy; else kFiles
+  kAuto,   // as the saved manifest has it; else kNpy for a .npy file and for a flat folder of .npy files; else kFiles. Class folders and
+           // lists of .npy files could be either, and are refused
   kFiles,  // one sample
   kNpy,    // samples along the first axis of a NumPy array, all of one dtype and shape
   kRaw,    // records of IndexOptions::record_bytes behind header_bytes of something else
+  kNpyFiles,  // one sample, a NumPy array: its bytes are those behind the header, its dtype and shape are kept
+};
+
+/// How the bytes of one field of a sample are to be read.
+struct FieldType {
+  std::string name;            // empty: the only one
+  std::string dtype;           // as NumPy writes it: "<f4", ">i2", "|u1"; a structure as a list of its members
+  bool has_shape = true;       // false: the samples' shapes differ
+  std::vector<int64_t> shape;  // of one sample; without axes: one number
+
+  friend bool operator==(const FieldType&, const FieldType&) = default;
 };
 
 /// By what the order of place was made, in which files lie on their drive.
@@ -85,7 +97,7 @@ struct IndexOptions {
   ShardFormat format = ShardFormat::kAuto;
   int64_t record_bytes = 0;  // kRaw
   int64_t header_bytes = 0;  // kRaw: of each file, before its first record
-  /// Labels of all samples in the order of the ids (kNpy, kRaw): a .npy file of integers, a text file (.txt, .list, .tsv, .csv) with a
+  /// Labels of all samples in the order of the ids (kNpy, kRaw, kNpyFiles): a .npy file of integers, a text file (.txt, .list, .tsv, .csv) with a
   /// number a line, or little-endian integers of 1 (unsigned), 2, 4 or 8 bytes. Empty: `labels.npy` in the folder where it is there, else
   /// the classes.
   std::string labels;
@@ -292,8 +304,11 @@ class PENSTOCK_EXPORT Manifest {
   /// The manifest's own file; empty where none could be written and it lives in memory.
   const std::string& path() const;
   TreeRule rule() const;
-  /// kFiles, kNpy or kRaw; kFiles too where a ManifestBuilder made it, and where the members of a joined one differ.
+  /// kFiles, kNpy, kRaw or kNpyFiles; kFiles too where a ManifestBuilder made it, and where the members of a joined one differ.
   ShardFormat format() const;
+  /// What the bytes of a sample are, field by field; empty where that is not known (plain files, raw records, members of a joined manifest
+  /// that differ). Bytes are delivered as they are stored: a dtype of the other byte order is the reader's to swap.
+  std::vector<FieldType> field_types() const;
   /// The size of every sample, where the files are shards of such records; else 0.
   uint64_t record_bytes() const { return record_bytes_; }
   int64_t folder_count() const;

@@ -152,6 +152,14 @@ std::string ToJson(const RankInfo& rank) {
                {"source", rank.source}});
 }
 
+std::string ToJson(const std::vector<FieldType>& types) {
+  Json json = Json::array();
+  for (const FieldType& type : types) {
+    json.push_back({{"name", type.name}, {"dtype", type.dtype}, {"shape", type.has_shape ? Json(type.shape) : Json(nullptr)}});
+  }
+  return Text(json);
+}
+
 std::string ToJson(const IndexCounts& counts) {
   return Text({{"added", counts.added},
                {"removed", counts.removed},

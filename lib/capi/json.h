@@ -17,6 +17,7 @@ std::string ToJson(const Topology& topology);
 std::string ToJson(const DoctorReport& report);
 std::string ToJson(const RankInfo& rank);
 std::string ToJson(const IndexCounts& counts);
+std::string ToJson(const std::vector<FieldType>& types);
 
 }  // namespace penstock::capi
 

@@ -152,6 +152,10 @@ penstock_code penstock_manifest_class_name(const penstock_manifest* manifest, in
   });
 }
 
+penstock_code penstock_manifest_fields_json(const penstock_manifest* manifest, char** json, penstock_error** error) {
+  return GetText(__func__, manifest, json, nullptr, error, [](const Manifest& of) { return ToJson(of.field_types()); });
+}
+
 penstock_code penstock_manifest_samples(const penstock_manifest* manifest, int64_t first, int64_t count, int64_t* sizes, int32_t* labels,
                                         penstock_error** error) {
   return Call(error, [&, function = __func__] {

@@ -70,6 +70,7 @@ int RunIndex(const IndexArguments& arguments) {
   options.place = arguments.place == "inode" ? PlaceOrder::kInode : arguments.place == "extent" ? PlaceOrder::kExtent : PlaceOrder::kNone;
   options.format = arguments.format == "npy"     ? ShardFormat::kNpy
                    : arguments.format == "raw"   ? ShardFormat::kRaw
+                   : arguments.format == "npy-files" ? ShardFormat::kNpyFiles
                    : arguments.format == "files" ? ShardFormat::kFiles
                                                  : ShardFormat::kAuto;
   options.record_bytes = arguments.record_bytes;
@@ -130,8 +131,9 @@ Command AddIndex(CLI::App& app) {
       ->capture_default_str();
   command
       ->add_option("--format", arguments->format,
-                   "what a file holds: one sample (files), or many along the first axis (npy) or one behind the other (raw)")
-      ->check(CLI::IsMember({"auto", "files", "npy", "raw"}))
+                   "what a file holds: one sample (files; npy-files: an array without its header), or many along the first axis (npy) or one "
+                   "behind the other (raw)")
+      ->check(CLI::IsMember({"auto", "files", "npy", "raw", "npy-files"}))
       ->capture_default_str();
   command->add_option("--record-bytes", arguments->record_bytes, "raw: bytes of each sample")->check(CLI::PositiveNumber);
   command->add_option("--header-bytes", arguments->header_bytes, "raw: bytes of each file before its first sample")

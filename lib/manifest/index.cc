@@ -45,6 +45,10 @@ constexpr int64_t kWaitReportNs = 30 * kNsPerSecond;
 
 enum class Mode { kOpen, kBuild, kUpdate };
 
+constexpr absl::string_view kHandMade =
+    ". A program made it (ManifestBuilder), and what lies in the folder does not say its samples: make it again there, give another "
+    "manifest_path, or replace it by one of the files (penstock index)";
+
 int ThreadCount(const DataSet& data_set, int asked) {
   if (asked > 0) return std::min(asked, 1024);
   const UniqueFd fd(::open(data_set.root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -83,6 +87,7 @@ struct Look {
     kStale,    // of this data set and with what was asked for, but older
     kRebuild,  // damaged, or without what was asked for
     kRefused,  // not to be believed, of a newer penstock, or not to be read: neither used nor overwritten by an open
+    kHandMade,  // a program made it, and it is without what was asked for: nothing that a scan finds replaces it
   };
   Kind kind = Kind::kNothing;
   std::shared_ptr<const Manifest> manifest;  // kServes and kStale
@@ -97,10 +102,12 @@ Look LookAt(const std::string& path, const DataSet& data_set, const IndexOptions
     const bool damaged = manifest.status().code() == absl::StatusCode::kDataLoss;
     return {absl::IsNotFound(manifest.status()) ? Kind::kNothing : damaged ? Kind::kRebuild : Kind::kRefused, nullptr, manifest.status()};
   }
-  const auto unfit = [&](absl::string_view why) -> Look {
-    return {Kind::kRebuild, nullptr, absl::FailedPreconditionError(absl::StrCat("manifest ", EscapeName(path), " ", why))};
-  };
   const TreeRule rule = (*manifest)->rule();
+  const auto unfit = [&](absl::string_view why) -> Look {
+    const bool hand_made = rule == TreeRule::kAuto;
+    return {hand_made ? Kind::kHandMade : Kind::kRebuild, nullptr,
+            absl::FailedPreconditionError(absl::StrCat("manifest ", EscapeName(path), " ", why, hand_made ? kHandMade : ""))};
+  };
   if (ManifestOpener::ListName(**manifest) != data_set.list_name) return unfit("is of another list file");
   if (rule != TreeRule::kAuto && data_set.rule != TreeRule::kAuto && rule != data_set.rule) return unfit("was made by another rule");
   if (options.crc && !(*manifest)->has_crc()) return unfit("has no checksums");
@@ -194,7 +201,7 @@ struct Scanned {
 // `before`: what an update compares with, or null.
 //
 // Errors: those of the data set.
-absl::StatusOr<std::unique_ptr<Scanned>> Scan(const DataSet& data_set, const RecordsPlan& records, const Manifest* before,
+absl::StatusOr<std::unique_ptr<Scanned>> Scan(const DataSet& data_set, const RecordsPlan& plan, const Manifest* before,
                                               const IndexOptions& options) {
   const int64_t start_ns = MonotonicNs();
   timespec now;
@@ -208,9 +215,15 @@ absl::StatusOr<std::unique_ptr<Scanned>> Scan(const DataSet& data_set, const Rec
   scan.rule = data_set.rule;
   scan.threads = ThreadCount(data_set, options.threads);
   scan.progress = options.progress;
+  RecordsPlan records = plan;
   scan.wanted = ShardFilter(records, data_set);
-  // Labels of their own leave nothing for class folders to say.
-  if (!records.labels.empty() && scan.rule == TreeRule::kAuto) scan.rule = TreeRule::kFlat;
+  scan.found = [&](const FileKinds& kinds) {
+    absl::Status status = DecideFormat(kinds, data_set, options, records);
+    if (records.format == ShardFormat::kFiles && !records.leave_out_labels) scan.wanted = nullptr;
+    // Labels of their own leave nothing for class folders to say.
+    if (!records.labels.empty() && scan.rule == TreeRule::kAuto) scan.rule = TreeRule::kFlat;
+    return status;
+  };
   if (before != nullptr) scan.changed_since_ns = ManifestOpener::ScannedUnixNs(*before) - kMtimeTickNs;
   scan.want_mtimes = options.stat || (before != nullptr && before->has_mtimes());
   ScanOutput out;
@@ -218,6 +231,7 @@ absl::StatusOr<std::unique_ptr<Scanned>> Scan(const DataSet& data_set, const Rec
   absl::Status scanned = records.one_shard                  ? ScanOneShard(data_set.list_name, out)
                          : data_set.rule == TreeRule::kList ? ScanList(scan, data_set.list_name, out)
                                                             : ScanTree(scan, out);
+  if (records.format == ShardFormat::kFiles && records.said) data.SetRecordSource({}, "");
   if (scanned.ok() && records.format != ShardFormat::kFiles) scanned = MakeRecords(records, scan.threads, options.progress, data);
   if (!scanned.ok()) return scanned;
 
@@ -261,7 +275,7 @@ absl::StatusOr<std::unique_ptr<Scanned>> Scan(const DataSet& data_set, const Rec
     std::function<bool(uint32_t, uint32_t&)> known;
     // Trees and lists have one range per sample, so that a sample's number is its object's.
     if (before != nullptr && before->has_crc() && before->rule() != TreeRule::kAuto && before->record_bytes() == 0 &&
-        data.record_bytes() == 0) {
+        data.record_bytes() == 0 && before->format() == (records.format == ShardFormat::kNpyFiles ? ShardFormat::kNpyFiles : ShardFormat::kFiles)) {
       known = [&](uint32_t object, uint32_t& crc) {
         if (same[object] == std::numeric_limits<uint32_t>::max()) return false;
         crc = before->Crc(same[object], 0);
@@ -391,8 +405,9 @@ std::optional<RecordsPlan> SavedRecords(const std::vector<std::string>& places, 
     const absl::StatusOr<std::shared_ptr<const Manifest>> saved =
         ManifestOpener::FromPath(place, data_set.root, ManifestCheck::kHeader, data_set.trust());
     if (!saved.ok()) continue;
-    if ((*saved)->record_bytes() == 0 || ManifestOpener::ListName(**saved) != data_set.list_name) return std::nullopt;
-    const layout::RecordSource source = ManifestOpener::RecordSource(**saved);
+    const std::optional<layout::RecordSource> found = ManifestOpener::RecordSource(**saved);
+    if (!found.has_value() || ManifestOpener::ListName(**saved) != data_set.list_name) return std::nullopt;
+    const layout::RecordSource& source = *found;
     RecordsPlan plan;
     plan.format = (*saved)->format();
     plan.record_bytes = source.record_bytes;
@@ -435,6 +450,9 @@ absl::StatusOr<IndexResult> MakeManifest(const DataSet& data_set, const std::vec
     if (scanned != nullptr) return absl::OkStatus();
     std::shared_ptr<const Manifest> before;
     if (mode == Mode::kUpdate) before = SavedBefore(places, data_set);
+    if (before != nullptr && before->rule() == TreeRule::kAuto) {
+      return absl::FailedPreconditionError(absl::StrCat("manifest ", EscapeName(before->path()), " cannot be updated", kHandMade));
+    }
     absl::StatusOr<std::unique_ptr<Scanned>> result = Scan(data_set, *records, before.get(), options);
     if (result.ok()) scanned = *std::move(result);
     return result.status();
@@ -502,6 +520,9 @@ absl::StatusOr<IndexResult> Index(absl::string_view root, const IndexOptions& op
   if (mode == Mode::kOpen) {
     const std::vector<Look> looks = LookAtAll(places, *data_set, options);
     if (const Look* found = Newest(looks, Look::Kind::kServes); found != nullptr) return IndexResult{found->manifest, {}};
+    for (const Look& look : looks) {
+      if (look.kind == Look::Kind::kHandMade) return look.why;
+    }
     if (const Look* stale = Newest(looks, Look::Kind::kStale); stale != nullptr && options.keep_stale) {
       Log(LogLevel::kWarning, absl::StrCat(stale->why.message(),
                                            ". The run goes on with the saved manifest: what is new is not seen, what is gone fails by name; "

@@ -90,6 +90,7 @@ inline constexpr uint32_t kOrderByInode = Tag("PINO");
 inline constexpr uint32_t kOrderByExtent = Tag("PEXT");
 inline constexpr uint32_t kRecords = Tag("FIXR");
 inline constexpr uint32_t kRecordSource = Tag("RECS");
+inline constexpr uint32_t kFieldTypes = Tag("FTYP");
 
 // 16 bytes, so that a further range of a sample costs no more.
 struct PackedRange {
@@ -114,9 +115,9 @@ struct RecordRun {
 };
 static_assert(sizeof(RecordRun) == 16);
 
-enum Format : uint32_t { kFormatFiles = 0, kFormatNpy = 1, kFormatRaw = 2 };
+enum Format : uint32_t { kFormatFiles = 0, kFormatNpy = 1, kFormatRaw = 2, kFormatNpyFiles = 3 };
 
-// The column RECS: how records were found, for indexing them again; then the path of their labels.
+// The column RECS: what lies in the files and how it was found, for indexing them again; then the path of the labels.
 struct RecordSource {
   uint32_t format;
   uint32_t zero;

@@ -106,6 +106,12 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
   }
   if (lines.empty()) return absl::NotFoundError(absl::StrCat("list file ", EscapeName(list_path), " is empty. Write one path a line"));
 
+  if (options.found) {
+    FileKinds kinds;
+    for (const Line& line : lines) CountKind(SplitAtLastSlash(line.path).name, kinds);
+    if (status = options.found(kinds); !status.ok()) return status;
+  }
+
   {
     std::vector<std::pair<uint64_t, size_t>> hashes;
     hashes.reserve(lines.size());

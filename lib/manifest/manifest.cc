@@ -52,8 +52,10 @@ struct Manifest::Impl {
   layout::ListFile list{};
   std::string list_name;
   const layout::RecordRun* runs = nullptr;  // one per object, where samples are records
+  bool has_record_source = false;
   layout::RecordSource record_source{};
   std::string labels_path;
+  std::vector<FieldType> field_types;
   PlaceOrder place_kind = PlaceOrder::kNone;
 
   absl::Status Damaged(absl::string_view why) const {
@@ -212,9 +214,17 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   if (const auto found = by_tag.find(layout::kRecordSource); found != by_tag.end()) {
     const layout::Column& column = *found->second;
     if (column.bytes < sizeof(layout::RecordSource)) return impl.Damaged("its column RECS is too short");
+    impl.has_record_source = true;
     std::memcpy(&impl.record_source, data + column.offset_bytes, sizeof impl.record_source);
     impl.labels_path.assign(reinterpret_cast<const char*>(data + column.offset_bytes + sizeof impl.record_source),
                             column.bytes - sizeof impl.record_source);
+    by_tag.erase(found);
+  }
+  if (const auto found = by_tag.find(layout::kFieldTypes); found != by_tag.end()) {
+    const layout::Column& column = *found->second;
+    if (!UnpackFieldTypes(absl::string_view(reinterpret_cast<const char*>(data + column.offset_bytes), column.bytes), impl.field_types)) {
+      return impl.Damaged("its column FTYP is malformed");
+    }
     by_tag.erase(found);
   }
   if (!problem.ok()) return problem;
@@ -305,7 +315,10 @@ absl::Status ManifestOpener::CheckFresh(const Manifest& manifest) {
 }
 
 int64_t ManifestOpener::ScannedUnixNs(const Manifest& manifest) { return manifest.impl_->header->scanned_unix_ns; }
-layout::RecordSource ManifestOpener::RecordSource(const Manifest& manifest) { return manifest.impl_->record_source; }
+std::optional<layout::RecordSource> ManifestOpener::RecordSource(const Manifest& manifest) {
+  if (!manifest.impl_->has_record_source) return std::nullopt;
+  return manifest.impl_->record_source;
+}
 std::string ManifestOpener::LabelsPath(const Manifest& manifest) { return manifest.impl_->labels_path; }
 std::string ManifestOpener::ListName(const Manifest& manifest) { return manifest.impl_->list_name; }
 
@@ -612,8 +625,17 @@ ShardFormat Manifest::format() const {
     const bool all = std::all_of(joined_->members.begin(), joined_->members.end(), [&](const auto& m) { return m->format() == first; });
     return all ? first : ShardFormat::kFiles;
   }
-  if (record_bytes_ == 0) return ShardFormat::kFiles;
+  if (record_bytes_ == 0) {
+    return impl_->record_source.format == layout::kFormatNpyFiles ? ShardFormat::kNpyFiles : ShardFormat::kFiles;
+  }
   return impl_->record_source.format == layout::kFormatNpy ? ShardFormat::kNpy : ShardFormat::kRaw;
+}
+
+std::vector<FieldType> Manifest::field_types() const {
+  if (joined_ == nullptr) return impl_->field_types;
+  std::vector<FieldType> first = joined_->members[0]->field_types();
+  const bool all = std::all_of(joined_->members.begin(), joined_->members.end(), [&](const auto& m) { return m->field_types() == first; });
+  return all ? first : std::vector<FieldType>();
 }
 
 TreeRule Manifest::rule() const {

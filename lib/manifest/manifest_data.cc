@@ -8,7 +8,10 @@
 #include <limits>
 #include <memory>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "base/align.h"
 #include "base/bytes.h"
 #include "base/check.h"
@@ -218,6 +221,51 @@ void ManifestData::MakeRecords(uint64_t record_bytes, std::vector<layout::Record
   sample_count_ = sample_count;
 }
 
+void ManifestData::LeaveOutHeaders(const std::vector<uint64_t>& header_bytes) {
+  PENSTOCK_CHECK(implicit_ && record_bytes_ == 0 && header_bytes.size() == sample_count_, "each object is one sample");
+  MakeRangesExplicit();
+  for (uint64_t i = 0; i < sample_count_; ++i) {
+    PENSTOCK_CHECK(header_bytes[i] <= object_bytes_[i], "a header lies in its file");
+    range_delivered_[i] = object_bytes_[i] - header_bytes[i];
+    ranges_[i] = PackRange({static_cast<uint32_t>(i), header_bytes[i], range_delivered_[i], range_delivered_[i], 0});
+  }
+}
+
+void ManifestData::SetLabels(std::vector<int32_t> labels) {
+  PENSTOCK_CHECK(labels.size() == sample_count_, "one label per sample");
+  labels_ = std::move(labels);
+  has_labels_ = true;
+}
+
+std::string PackFieldTypes(const std::vector<FieldType>& types) {
+  std::string text;
+  for (const FieldType& type : types) {
+    absl::StrAppend(&text, type.name, absl::string_view("\0", 1), type.dtype, absl::string_view("\0", 1),
+                    type.has_shape ? absl::StrJoin(type.shape, ",") : "?", absl::string_view("\0", 1));
+  }
+  return text;
+}
+
+bool UnpackFieldTypes(absl::string_view text, std::vector<FieldType>& types) {
+  types.clear();
+  if (text.empty() || text.back() != '\0') return false;
+  text.remove_suffix(1);
+  const std::vector<absl::string_view> parts = absl::StrSplit(text, '\0');
+  if (parts.size() % 3 != 0) return false;
+  for (size_t i = 0; i < parts.size(); i += 3) {
+    FieldType& type = types.emplace_back();
+    type.name = std::string(parts[i]);
+    type.dtype = std::string(parts[i + 1]);
+    type.has_shape = parts[i + 2] != "?";
+    if (type.dtype.empty()) return false;
+    if (!type.has_shape || parts[i + 2].empty()) continue;
+    for (const absl::string_view axis : absl::StrSplit(parts[i + 2], ',')) {
+      if (!absl::SimpleAtoi(axis, &type.shape.emplace_back()) || type.shape.back() < 0) return false;
+    }
+  }
+  return true;
+}
+
 NameTable ManifestData::Names() const {
   NameTable table;
   table.object_count = object_bytes_.size();
@@ -367,6 +415,8 @@ absl::Status ManifestData::WriteTo(SaveFile& out) const {
     if (has_delivered_) add(layout::kRangeDelivered, range_delivered_);
     if (has_fields_) add(layout::kRangeFields, range_fields_);
   }
+  const std::string field_types = PackFieldTypes(field_types_);
+  if (!field_types_.empty()) add(layout::kFieldTypes, field_types);
   std::vector<uint64_t> records;
   std::string record_source;
   if (record_bytes_ != 0) {
@@ -374,6 +424,8 @@ absl::Status ManifestData::WriteTo(SaveFile& out) const {
     for (const layout::RecordRun& run : runs_) records.insert(records.end(), {run.first_sample, run.offset_bytes});
     add(layout::kRecords, records);
     sources.back().flags = layout::kColumnRequired;  // a reader without it would take each file for a sample
+  }
+  if (has_record_source_) {
     record_source.assign(reinterpret_cast<const char*>(&record_source_), sizeof record_source_);
     record_source += labels_path_;
     add(layout::kRecordSource, record_source);

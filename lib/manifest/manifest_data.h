@@ -51,8 +51,13 @@ class ManifestData {
   // or none; then each record has its file's label. `labels_path` is kept for indexing again.
   void MakeRecords(uint64_t record_bytes, std::vector<layout::RecordRun> runs, uint64_t sample_count, std::vector<int32_t> labels);
   void SetRecordSource(const layout::RecordSource& source, std::string labels_path) {
-    record_source_ = source, labels_path_ = std::move(labels_path);
+    has_record_source_ = true, record_source_ = source, labels_path_ = std::move(labels_path);
   }
+  // Leaves out the first bytes of each object, which is one sample until now.
+  void LeaveOutHeaders(const std::vector<uint64_t>& header_bytes);
+  // One per sample, in the place of those that folders gave.
+  void SetLabels(std::vector<int32_t> labels);
+  void SetFieldTypes(std::vector<FieldType> types) { field_types_ = std::move(types); }
   // Ids in the order of place, a permutation of all.
   void SetPlaceOrder(PlaceOrder kind, std::vector<uint32_t> order) { place_kind_ = kind, place_order_ = std::move(order); }
   // True while sample i is the whole of object i.
@@ -120,9 +125,16 @@ class ManifestData {
 
   uint64_t record_bytes_ = 0;  // not 0: samples are records
   std::vector<layout::RecordRun> runs_;
+  bool has_record_source_ = false;
   layout::RecordSource record_source_{};
+  std::vector<FieldType> field_types_;
   std::string labels_path_;
 };
+
+// The column FTYP: for each field its name, dtype and shape, each ended by a NUL byte. A shape is its axes with commas between them, or "?".
+std::string PackFieldTypes(const std::vector<FieldType>& types);
+// False: malformed.
+bool UnpackFieldTypes(absl::string_view text, std::vector<FieldType>& types);
 
 inline layout::PackedRange PackRange(const Range& range) {
   return {range.object, static_cast<uint16_t>(range.offset_bytes >> 32), static_cast<uint16_t>(range.stored_bytes >> 32),

@@ -49,6 +49,7 @@ class Parser {
         const size_t begin = at_;
         if (!Descr(0, header.item_bytes, &header)) return false;
         header.descr = std::string(text_.substr(begin, at_ - begin));
+        if (header.dtype.empty()) header.dtype = header.descr;  // a structure
         has_descr = true;
       } else if (key == "fortran_order" && !has_fortran) {
         if (!Bool(fortran)) return false;
@@ -204,6 +205,7 @@ class Parser {
     if (header != nullptr) {
       header->kind = kind == '?' ? 'b' : kind == 'a' ? 'S' : kind;
       header->big_endian = big;
+      header->dtype = type;
     }
     return true;
   }
@@ -252,7 +254,7 @@ absl::StatusOr<uint64_t> NpyHeaderBytes(absl::string_view begin, const std::stri
   return length + (major == 1 ? 10 : 12);
 }
 
-absl::StatusOr<NpyHeader> ParseNpy(absl::string_view header, uint64_t file_bytes, const std::string& shown) {
+absl::StatusOr<NpyHeader> ParseNpy(absl::string_view header, uint64_t file_bytes, const std::string& shown, NpyUse use) {
   absl::StatusOr<uint64_t> claimed = NpyHeaderBytes(header, shown);
   if (!claimed.ok()) return claimed.status();
   if (header.size() < *claimed) {
@@ -271,20 +273,23 @@ absl::StatusOr<NpyHeader> ParseNpy(absl::string_view header, uint64_t file_bytes
         absl::StrCat(shown, ": ", parser.why().empty() ? "its .npy header is malformed" : parser.why(),
                      " (header: ", EscapeName(std::string(absl::StripAsciiWhitespace(text.substr(0, kShownMax)))), ")"));
   }
-  if (shape.empty()) {
+  const bool one_sample = use == NpyUse::kSample;
+  if (shape.empty() && !one_sample) {
     return absl::InvalidArgumentError(absl::StrCat(
         shown, " is a single number without axes; its first axis is to count the samples. Save array[numpy.newaxis], or more than one"));
   }
   if (fortran) {
     return absl::InvalidArgumentError(
-        absl::StrCat(shown, " is in Fortran order, so that a sample's bytes lie scattered. Save numpy.ascontiguousarray(array)"));
+        absl::StrCat(shown, " is in Fortran order, so that ", one_sample ? "its numbers lie in another order than its shape says" :
+                     "a sample's bytes lie scattered", ". Save numpy.ascontiguousarray(array)"));
   }
-  result.sample_count = shape[0];
+  result.sample_count = one_sample ? 1 : shape[0];
   result.record_bytes = result.item_bytes;
   bool small = true;
-  for (size_t i = 1; i < shape.size(); ++i) {
+  for (size_t i = one_sample ? 0 : 1; i < shape.size(); ++i) {
     small = small && Multiply(result.record_bytes, shape[i], result.record_bytes);
     absl::StrAppend(&result.inner_shape, result.inner_shape.empty() ? "" : ",", shape[i]);
+    result.shape.push_back(static_cast<int64_t>(std::min(shape[i], layout::kRangeBytesMax)));
   }
   if (result.sample_count == 0) {
     return absl::NotFoundError(absl::StrCat(shown, " holds 0 samples: its first axis is 0. Leave it out of the data set"));
@@ -295,7 +300,7 @@ absl::StatusOr<NpyHeader> ParseNpy(absl::string_view header, uint64_t file_bytes
         absl::StrCat(shown, " claims ", result.sample_count, " samples of shape (", result.inner_shape, ") with ", result.item_bytes,
                      " bytes each number: 2^48 bytes or more. Its header is damaged, or the array is to be split"));
   }
-  if (result.record_bytes == 0) {
+  if (result.record_bytes == 0 && !one_sample) {
     return absl::InvalidArgumentError(
         absl::StrCat(shown, " holds samples of 0 bytes: shape (", result.inner_shape, "), ", result.item_bytes, " bytes each number"));
   }
@@ -303,8 +308,10 @@ absl::StatusOr<NpyHeader> ParseNpy(absl::string_view header, uint64_t file_bytes
   if (file_bytes < expected) {
     return absl::DataLossError(
         absl::StrCat(shown, " has ", file_bytes, " bytes, and its header says ", result.sample_count, " samples of ", result.record_bytes,
-                     " bytes behind ", result.header_bytes, " bytes of header: ", expected, ". It was cut short at sample ",
-                     (file_bytes - std::min(file_bytes, result.header_bytes)) / result.record_bytes, ": write it again"));
+                     " bytes behind ", result.header_bytes, " bytes of header: ", expected, ". It was cut short",
+                     one_sample ? ""
+                                : absl::StrCat(" at sample ", (file_bytes - std::min(file_bytes, result.header_bytes)) / result.record_bytes),
+                     ": write it again"));
   }
   if (file_bytes > expected) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -34,8 +35,8 @@ class ManifestOpener {
   static int64_t ScannedUnixNs(const Manifest& manifest);
   // Of a list file's manifest; empty otherwise.
   static std::string ListName(const Manifest& manifest);
-  // How its records were found; all 0 and empty where samples are files.
-  static layout::RecordSource RecordSource(const Manifest& manifest);
+  // What its files hold, and how that was found; of a scanned data set.
+  static std::optional<layout::RecordSource> RecordSource(const Manifest& manifest);
   static std::string LabelsPath(const Manifest& manifest);
 };
 

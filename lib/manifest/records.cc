@@ -20,6 +20,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/io_error.h"
+#include "base/log.h"
 #include "base/unique_fd.h"
 #include "manifest/npy.h"
 #include "manifest/save_file.h"
@@ -31,6 +32,7 @@ namespace {
 
 constexpr absl::string_view kLabelsName = "labels.npy";
 constexpr size_t kBeginBytes = 4096;       // holds the header of nearly every .npy file
+constexpr int64_t kDocumentsMax = 8;       // beside shards
 constexpr uint64_t kSamplesMax = uint64_t{1} << 56;
 constexpr uint64_t kLabelBytesMax = uint64_t{64} << 30;
 
@@ -52,7 +54,7 @@ absl::Status ReadAt(int fd, const std::string& shown, uint64_t offset, uint64_t 
 }
 
 // The header of the .npy file behind `fd`.
-absl::StatusOr<NpyHeader> ReadNpy(int fd, uint64_t file_bytes, const std::string& shown) {
+absl::StatusOr<NpyHeader> ReadNpy(int fd, uint64_t file_bytes, const std::string& shown, NpyUse use = NpyUse::kShard) {
   std::string begin;
   if (absl::Status status = ReadAt(fd, shown, 0, kBeginBytes, begin); !status.ok()) return status;
   absl::StatusOr<uint64_t> header_bytes = NpyHeaderBytes(begin, shown);
@@ -60,7 +62,7 @@ absl::StatusOr<NpyHeader> ReadNpy(int fd, uint64_t file_bytes, const std::string
   if (*header_bytes > begin.size() && begin.size() == kBeginBytes) {
     if (absl::Status status = ReadAt(fd, shown, 0, *header_bytes, begin); !status.ok()) return status;
   }
-  return ParseNpy(begin, file_bytes, shown);
+  return ParseNpy(begin, file_bytes, shown, use);
 }
 
 // One number of `bytes` bytes as a label.
@@ -153,6 +155,31 @@ absl::StatusOr<std::vector<int32_t>> ReadLabels(const std::string& path, uint64_
   return labels;
 }
 
+absl::Status FilesHaveNoLabels(const DataSet& data_set) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("data set ", data_set.shown(),
+                   ": labels of their own belong to the formats npy, npy-files and raw; files get theirs from class folders or a list file"));
+}
+
+// What the options say besides, once the format is known.
+absl::Status FinishPlan(const DataSet& data_set, const IndexOptions& options, RecordsPlan& plan) {
+  if (plan.format == ShardFormat::kRaw && plan.record_bytes == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("data set ", data_set.shown(), ": format raw needs the bytes of a record (record_bytes, --record-bytes N)"));
+  }
+  if (plan.format != ShardFormat::kRaw && (plan.record_bytes > 0 || plan.header_bytes > 0)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "data set ", data_set.shown(), ": record_bytes and header_bytes belong to the format raw; a .npy file's header says them"));
+  }
+  if (plan.format == ShardFormat::kFiles && !plan.labels.empty()) return FilesHaveNoLabels(data_set);
+  struct stat info;
+  if (plan.format != ShardFormat::kFiles && data_set.list_name.empty() && plan.labels.empty() && options.rule != TreeRule::kClasses) {
+    const std::string path = InFolder(data_set.root, kLabelsName);
+    if (::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode)) plan.labels = path;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<RecordsPlan> PlanRecords(const DataSet& data_set, const IndexOptions& options, const RecordsPlan* saved) {
@@ -167,10 +194,13 @@ absl::StatusOr<RecordsPlan> PlanRecords(const DataSet& data_set, const IndexOpti
   plan.header_bytes = static_cast<uint64_t>(options.header_bytes);
   if (!options.labels.empty()) plan.labels = AbsolutePath(options.labels);
   if (plan.format == ShardFormat::kAuto && plan.record_bytes > 0) plan.format = ShardFormat::kRaw;
-  if (plan.format == ShardFormat::kAuto && saved != nullptr && saved->format != ShardFormat::kFiles) {
+  plan.said = plan.format != ShardFormat::kAuto;
+  if (plan.format == ShardFormat::kAuto && saved != nullptr) {
     const std::string labels = std::move(plan.labels);
     plan = *saved;
+    plan.said = true;
     if (!labels.empty()) plan.labels = labels;
+    if (plan.format == ShardFormat::kFiles && !plan.labels.empty()) return FilesHaveNoLabels(data_set);
     return plan;
   }
   struct stat info;
@@ -186,36 +216,54 @@ absl::StatusOr<RecordsPlan> PlanRecords(const DataSet& data_set, const IndexOpti
     if (plan.format == ShardFormat::kAuto && npy && options.rule != TreeRule::kList) plan.format = ShardFormat::kNpy;
     plan.one_shard =
         options.rule != TreeRule::kList &&
-        (plan.format == ShardFormat::kRaw || (plan.format == ShardFormat::kNpy && (npy || absl::EndsWith(data_set.list_name, ".npy"))));
+        (plan.format == ShardFormat::kRaw || ((plan.format == ShardFormat::kNpy || plan.format == ShardFormat::kNpyFiles) &&
+                                              (npy || absl::EndsWith(data_set.list_name, ".npy"))));
     // A list of so many NUL bytes is none, and reading it whole would take its size in memory.
     if (plan.format == ShardFormat::kAuto && file_bytes > kBeginBytes && begin.find('\0') != std::string::npos) {
       return absl::InvalidArgumentError(absl::StrCat(data_set.shown(),
                                                      " is neither a list file nor a .npy file. Records of one size are indexed with "
                                                      "penstock index --format raw --record-bytes N"));
     }
-  } else if (plan.format == ShardFormat::kAuto && options.rule != TreeRule::kClasses &&
-             ::stat(InFolder(data_set.root, kLabelsName).c_str(), &info) == 0 && S_ISREG(info.st_mode)) {
-    plan.format = ShardFormat::kNpy;
   }
-  if (plan.format == ShardFormat::kAuto) plan.format = ShardFormat::kFiles;
-  if (plan.format == ShardFormat::kRaw && plan.record_bytes == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("data set ", data_set.shown(), ": format raw needs the bytes of a record (record_bytes, --record-bytes N)"));
-  }
-  if (plan.format != ShardFormat::kRaw && (plan.record_bytes > 0 || plan.header_bytes > 0)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "data set ", data_set.shown(), ": record_bytes and header_bytes belong to the format raw; a .npy file's header says them"));
-  }
-  if (plan.format == ShardFormat::kFiles && !plan.labels.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("data set ", data_set.shown(),
-                     ": labels of their own belong to the formats npy and raw; files get theirs from class folders or a list file"));
-  }
-  if (plan.format != ShardFormat::kFiles && data_set.list_name.empty() && plan.labels.empty() && options.rule != TreeRule::kClasses) {
-    const std::string path = InFolder(data_set.root, kLabelsName);
-    if (::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode)) plan.labels = path;
-  }
+  if (plan.format == ShardFormat::kAuto) return plan;
+  if (absl::Status status = FinishPlan(data_set, options, plan); !status.ok()) return status;
   return plan;
+}
+
+absl::Status DecideFormat(const FileKinds& kinds, const DataSet& data_set, const IndexOptions& options, RecordsPlan& plan) {
+  if (plan.format != ShardFormat::kAuto) return absl::OkStatus();
+  const bool labels = kinds.labels && options.rule != TreeRule::kClasses;
+  // Some documents describe the data; many are data.
+  const int64_t others = kinds.others + (kinds.documents > kDocumentsMax ? kinds.documents : 0);
+  if (kinds.npy > 0 && others == 0) {
+    // Of class folders and lists each file is mostly one sample, of a flat folder mostly a shard; an array tells neither.
+    if (!data_set.list_name.empty() || (kinds.classes && !labels && plan.labels.empty())) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "data set ", data_set.shown(), ": its files are NumPy arrays (", EscapeName(kinds.npy_name),
+          "). Say what one holds: format=npy (--format npy) for samples along its first axis, format=npy-files for one sample, its whole "
+          "array; or format=files for the bytes of the file, header and all"));
+    }
+    plan.format = ShardFormat::kNpy;
+    if (!labels && plan.labels.empty()) {
+      Log(LogLevel::kWarning, absl::StrCat("data set ", data_set.shown(), ": its ", kinds.npy, " .npy files are taken for shards, whose first "
+                                           "axis counts the samples. Where each is one sample, index it with --format npy-files"));
+    }
+  } else if (kinds.npy > 0 && labels) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "data set ", data_set.shown(), ": beside ", kLabelsName, " lie ", kinds.npy, " .npy files (", EscapeName(kinds.npy_name), ") and ",
+        others, " others (", EscapeName(kinds.others > 0 ? kinds.other_name : kinds.document_name),
+        "). Say which are the samples: format=npy (--format npy) or format=files; or move the others elsewhere"));
+  } else {
+    plan.format = ShardFormat::kFiles;
+    plan.leave_out_labels = labels;
+    if (labels && others > 0) {
+      Log(LogLevel::kWarning, absl::StrCat("data set ", data_set.shown(), ": ", kLabelsName, " is left out: it lies beside ", others,
+                                           " files that are no .npy shards (",
+                                           EscapeName(kinds.others > 0 ? kinds.other_name : kinds.document_name),
+                                           "). Files get their labels from class folders or from a list file"));
+    }
+  }
+  return FinishPlan(data_set, options, plan);
 }
 
 absl::Status ScanOneShard(const std::string& name, ScanOutput& out) {
@@ -233,9 +281,11 @@ absl::Status ScanOneShard(const std::string& name, ScanOutput& out) {
 
 std::function<ScanOptions::Want(absl::string_view)> ShardFilter(const RecordsPlan& plan, const DataSet& data_set) {
   if (plan.format == ShardFormat::kFiles) return nullptr;
-  return [plan, root = data_set.root](absl::string_view name) {
-    if (!plan.labels.empty() && InFolder(root, name) == plan.labels) return ScanOptions::Want::kNoAndKnown;
-    return plan.format == ShardFormat::kRaw || absl::EndsWith(name, ".npy") ? ScanOptions::Want::kYes : ScanOptions::Want::kNo;
+  return [&plan, root = data_set.root](absl::string_view name) {
+    using Want = ScanOptions::Want;
+    if (!plan.labels.empty() && InFolder(root, name) == plan.labels) return Want::kNoAndKnown;
+    if (plan.format == ShardFormat::kFiles) return plan.leave_out_labels && name == kLabelsName ? Want::kNo : Want::kYes;
+    return plan.format == ShardFormat::kRaw || absl::EndsWith(name, ".npy") ? Want::kYes : Want::kNo;
   };
 }
 
@@ -243,7 +293,8 @@ absl::Status MakeRecords(const RecordsPlan& plan, int threads, const std::functi
                          ManifestData& data) {
   const auto count = static_cast<uint32_t>(data.object_count());
   const FileStore store(data.root(), data.Names(), nullptr);
-  std::vector<NpyHeader> headers(plan.format == ShardFormat::kNpy ? count : 0);
+  const bool one_each = plan.format == ShardFormat::kNpyFiles;
+  std::vector<NpyHeader> headers(plan.format == ShardFormat::kNpy || one_each ? count : 0);
   std::vector<uint64_t> counts(count);
   std::mutex mutex;
   uint32_t error_object = count;
@@ -272,7 +323,7 @@ absl::Status MakeRecords(const RecordsPlan& plan, int threads, const std::functi
     if (!target.ok()) return target.status();
     const UniqueFd fd(::openat(target->dir_fd, target->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (!fd.valid()) return IoError(errno, absl::StrCat("open of ", shown));
-    absl::StatusOr<NpyHeader> header = ReadNpy(fd.get(), bytes, shown);
+    absl::StatusOr<NpyHeader> header = ReadNpy(fd.get(), bytes, shown, one_each ? NpyUse::kSample : NpyUse::kShard);
     if (!header.ok()) return header.status();
     counts[object] = header->sample_count;
     headers[object] = *std::move(header);
@@ -301,14 +352,19 @@ absl::Status MakeRecords(const RecordsPlan& plan, int threads, const std::functi
   if (plan.format == ShardFormat::kNpy) record_bytes = headers.empty() ? 1 : headers[0].record_bytes;
   std::vector<layout::RecordRun> runs(count);
   uint64_t samples = 0;
+  bool same_shape = true;
   for (uint32_t object = 0; object < count; ++object) {
-    if (!headers.empty() && (headers[object].descr != headers[0].descr || headers[object].inner_shape != headers[0].inner_shape)) {
+    const bool other_shape = !headers.empty() && headers[object].shape != headers[0].shape;
+    same_shape = same_shape && !other_shape;
+    if (!headers.empty() && (headers[object].descr != headers[0].descr || (other_shape && !one_each))) {
       const auto text = [](const NpyHeader& header) {
         return absl::StrCat(EscapeName(header.descr), " of shape (", header.inner_shape, ")");
       };
       return absl::InvalidArgumentError(absl::StrCat(EscapeName(store.Name(object)), " holds samples of ", text(headers[object]), ", and ",
                                                      EscapeName(store.Name(0)), " of ", text(headers[0]),
-                                                     ": the shards of a data set are alike. Convert one, or make two data sets"));
+                                                     one_each ? ": the files of a data set have one dtype. Convert one, or make two data sets"
+                                                              : ": the shards of a data set are alike. Convert one, make two data sets, or, "
+                                                                "where each file is one sample, index with format=npy-files (--format npy-files)"));
     }
     runs[object] = {samples, headers.empty() ? plan.header_bytes : headers[object].header_bytes};
     samples += counts[object];
@@ -328,9 +384,23 @@ absl::Status MakeRecords(const RecordsPlan& plan, int threads, const std::functi
     if (!read.ok()) return read.status();
     labels = *std::move(read);
   }
-  data.MakeRecords(record_bytes, std::move(runs), samples, std::move(labels));
+  if (one_each) {
+    std::vector<uint64_t> header_bytes;
+    for (const NpyHeader& header : headers) header_bytes.push_back(header.header_bytes);
+    data.LeaveOutHeaders(header_bytes);
+    if (!labels.empty()) data.SetLabels(std::move(labels));
+  } else {
+    data.MakeRecords(record_bytes, std::move(runs), samples, std::move(labels));
+  }
+  if (!headers.empty()) {
+    FieldType type{"", headers[0].dtype, same_shape, {}};
+    if (same_shape) type.shape = headers[0].shape;
+    data.SetFieldTypes({std::move(type)});
+  }
   layout::RecordSource source{};
-  source.format = plan.format == ShardFormat::kNpy ? layout::kFormatNpy : layout::kFormatRaw;
+  source.format = one_each                            ? layout::kFormatNpyFiles
+                  : plan.format == ShardFormat::kNpy ? layout::kFormatNpy
+                                                     : layout::kFormatRaw;
   source.record_bytes = plan.record_bytes;
   source.header_bytes = plan.header_bytes;
   data.SetRecordSource(source, plan.labels);

@@ -17,6 +17,7 @@
 #include <mutex>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -401,6 +402,26 @@ class Scanner {
     return absl::OkStatus();
   }
 
+  FileKinds Kinds(bool has_sub_folders) const {
+    FileKinds kinds;
+    kinds.classes = options_.rule == TreeRule::kClasses || (options_.rule == TreeRule::kAuto && has_sub_folders);
+    for (const Folder& folder : folders_) {
+      if (folder.left_out) continue;
+      for (const auto& chunk : folder.chunks) {
+        for (const Entry& entry : chunk->entries) {
+          if (entry.kind != Entry::kFile) continue;
+          const bool in_root = folder.parent == nullptr;
+          if (in_root && std::strcmp(entry.name, "labels.npy") == 0) {
+            kinds.labels = true;
+          } else if (!in_root || !kinds.classes) {  // what lies beside class folders is no sample
+            CountKind(entry.name, kinds);
+          }
+        }
+      }
+    }
+    return kinds;
+  }
+
   // --- The result, on one thread. Each folder's list is freed as soon as it is written out.
   absl::Status Emit() {
     Folder& root = folders_.front();
@@ -409,6 +430,9 @@ class Scanner {
       for (const Entry& entry : chunk->entries) {
         if (entry.kind == Entry::kFolder && !folders_[entry.bytes].left_out) classes.emplace_back(entry.name, &folders_[entry.bytes]);
       }
+    }
+    if (options_.found) {
+      if (absl::Status status = options_.found(Kinds(!classes.empty())); !status.ok()) return status;
     }
     const bool by_class = options_.rule == TreeRule::kClasses || (options_.rule == TreeRule::kAuto && !classes.empty());
     if (by_class && classes.empty()) {
@@ -520,6 +544,19 @@ void LeftOut::Note(int64_t& count, absl::string_view what, absl::string_view nam
   if (shown_ >= kShownMax) return;
   absl::StrAppend(&examples_, shown_ == 0 ? "" : ", ", EscapeName(name), " (", what, ")");
   if (++shown_ == kShownMax) absl::StrAppend(&examples_, ", ...");
+}
+
+void CountKind(absl::string_view name, FileKinds& kinds) {
+  const auto count = [&](int64_t& number, std::string& example) {
+    if (number++ == 0) example = std::string(name);
+  };
+  if (absl::EndsWith(name, ".npy")) return count(kinds.npy, kinds.npy_name);
+  static constexpr absl::string_view kEndings[] = {".txt", ".md", ".rst", ".html", ".pdf", ".json", ".yaml", ".yml", ".csv", ".tsv", ".xml"};
+  static constexpr absl::string_view kBeginnings[] = {"README", "LICENSE", "COPYING", "CHANGELOG"};
+  const bool document =
+      std::any_of(std::begin(kEndings), std::end(kEndings), [&](absl::string_view end) { return absl::EndsWithIgnoreCase(name, end); }) ||
+      std::any_of(std::begin(kBeginnings), std::end(kBeginnings), [&](absl::string_view begin) { return absl::StartsWith(name, begin); });
+  count(document ? kinds.documents : kinds.others, document ? kinds.document_name : kinds.other_name);
 }
 
 absl::Status ScanTree(const ScanOptions& options, ScanOutput& out) { return Scanner(options, out).Run(); }

@@ -19,6 +19,16 @@ namespace penstock {
 // showing it. So folders are listed, and files looked at, a little later.
 inline constexpr int64_t kMtimeTickNs = 20 * kNsPerMs;
 
+// What kinds of files a data set has; what is left out by its name does not count.
+struct FileKinds {
+  int64_t npy = 0;
+  int64_t documents = 0;  // README, .txt, .json and the like, which lie beside data
+  int64_t others = 0;
+  bool labels = false;    // labels.npy in the root, which counts as no .npy file
+  bool classes = false;   // the rule is kClasses, or kAuto and there are sub-folders
+  std::string npy_name, document_name, other_name;  // one of each
+};
+
 struct ScanOptions {
   TreeRule rule = TreeRule::kAuto;
   int threads = 1;
@@ -29,6 +39,8 @@ struct ScanOptions {
   // Which files of a tree are samples (or shards), by their path from the root; null: all.
   enum class Want { kYes, kNo, kNoAndKnown };  // kNo is counted and named
   std::function<Want(absl::string_view)> wanted;
+  // Called once when all names are known, before `wanted` and before `rule` is looked at for the last time; null: not asked for.
+  std::function<absl::Status(const FileKinds&)> found;
 };
 
 struct ScanOutput {
@@ -49,6 +61,9 @@ absl::Status ScanTree(const ScanOptions& options, ScanOutput& out);
 // Errors: NotFound         the list or a file in it is missing; the message has the line's number.
 //         InvalidArgument  a line is empty, has a label that is no number of 0..2^31-1, names no regular file, or names a file twice.
 absl::Status ScanList(const ScanOptions& options, const std::string& list_name, ScanOutput& out);
+
+// Counts a file by its last name.
+void CountKind(absl::string_view name, FileKinds& kinds);
 
 // Collects counts and a few names of what is left out.
 class LeftOut {

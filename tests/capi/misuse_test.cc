@@ -83,6 +83,8 @@ std::vector<HandleCall> ManifestCalls() {
                    [](penstock_manifest* m, char** t, penstock_error** e) { return penstock_manifest_sample_name(m, 0, t, nullptr, e); }),
       ManifestText("class_name",
                    [](penstock_manifest* m, char** t, penstock_error** e) { return penstock_manifest_class_name(m, 0, t, nullptr, e); }),
+      ManifestText("fields_json",
+                   [](penstock_manifest* m, char** t, penstock_error** e) { return penstock_manifest_fields_json(m, t, e); }),
       {"manifest_samples",
        [](void* h, penstock_error** e) {
          return penstock_manifest_samples(static_cast<penstock_manifest*>(h), 0, 0, nullptr, nullptr, e);

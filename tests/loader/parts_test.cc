@@ -139,3 +139,26 @@ TEST_CASE("a sample that is stored in more bytes than it delivers has room", "[l
   CHECK(refused.status().code() == absl::StatusCode::kResourceExhausted);
   CHECK(absl::StrContains(refused.status().message(), "memory_bytes must be at least"));
 }
+TEST_CASE("a manifest that a program made is not replaced by one of the folder's files", "[loader]") {
+  const Parts parts;
+  parts.WriteFile("a", "header-AAAA-trail");
+  ManifestBuilder builder(parts.root());
+  REQUIRE_OK(builder.AddObject("a", 17));
+  REQUIRE_OK(builder.AddSample(0, {Range{0, 7, 4, 4, 0}}));
+  const LoaderOptions options = parts.Save(builder);
+  IndexOptions index;
+  index.manifest_path = options.manifest_path;
+  REQUIRE_OK(Manifest::Open(parts.root(), index));
+  const auto updated = Manifest::Update(parts.root(), index);
+  CHECK(updated.status().code() == absl::StatusCode::kFailedPrecondition);
+  CHECK(absl::StrContains(updated.status().message(), "ManifestBuilder"));
+  index.crc = true;
+  const auto opened = Manifest::Open(parts.root(), index);
+  CHECK(opened.status().code() == absl::StatusCode::kFailedPrecondition);
+  CHECK(absl::StrContains(opened.status().message(), "ManifestBuilder"));
+  index.crc = false;
+  auto again = Manifest::Open(parts.root(), index);
+  REQUIRE_OK(again);
+  CHECK((*again)->StoredBytes(0) == 4);
+}
+

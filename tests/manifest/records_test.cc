@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/crc32c.h"
+#include "base/crc32c.h"
 #include "manifest/fixture.h"
 #include "manifest/npy.h"
 
@@ -340,4 +341,139 @@ TEST_CASE("a large file of zeros is not read as a list", "[manifest]") {
   const auto opened = Manifest::Open(folder.At("x.bin"));
   CHECK(opened.status().code() == absl::StatusCode::kInvalidArgument);
   CHECK(Contains(MessageOf(opened), "--record-bytes"));
+}
+
+TEST_CASE("dtype and shape of an array are kept, byte order too", "[manifest]") {
+  TempFolder folder;
+  folder.Write("a.npy", Npy(Dict("'>i2'", "(4, 3, 5)"), Data(120)));
+  folder.Write("b.npy", Npy(Dict("'>i2'", "(2, 3, 5)"), Data(60)));
+  auto built = Manifest::Build(folder.path());
+  REQUIRE_OK(built);
+  CHECK(built->manifest->format() == ShardFormat::kNpy);
+  CHECK(built->manifest->sample_count() == 6);
+  CHECK(built->manifest->field_types() == std::vector<FieldType>{{"", ">i2", true, {3, 5}}});
+  auto opened = Manifest::OpenSaved(built->manifest->path());
+  REQUIRE_OK(opened);
+  CHECK((*opened)->field_types() == built->manifest->field_types());
+
+  TempFolder more;
+  more.Write("s.npy", Npy(Dict("[('x', '<f4'), ('y', '|u1', (3,))]", "(2,)"), Data(14)));
+  auto structure = Manifest::Build(more.At("s.npy"));
+  REQUIRE_OK(structure);
+  CHECK(structure->manifest->field_types() == std::vector<FieldType>{{"", "[('x', '<f4'), ('y', '|u1', (3,))]", true, {}}});
+  // Joined ones have a type where all have the same.
+  auto joined = Manifest::Join({built->manifest, *opened});
+  REQUIRE_OK(joined);
+  CHECK((*joined)->field_types() == built->manifest->field_types());
+  auto mixed = Manifest::Join({built->manifest, structure->manifest});
+  REQUIRE_OK(mixed);
+  CHECK((*mixed)->field_types().empty());
+  TempFolder raw;
+  raw.Write("r", Data(100));
+  CHECK(Manifest::Build(raw.path(), As(ShardFormat::kRaw, 10))->manifest->field_types().empty());
+}
+
+TEST_CASE("one array a file is delivered without its header", "[manifest]") {
+  TempFolder folder;
+  const std::string first = Data(24);
+  folder.Write("cat/1.npy", Npy(Dict("'<f4'", "(2, 3)"), first));
+  folder.Write("dog/2.npy", Npy(Dict("'<f4'", "(2, 3)"), Data(24), 2));
+  auto built = Manifest::Build(folder.path(), As(ShardFormat::kNpyFiles));
+  REQUIRE_OK(built);
+  const Manifest& manifest = *built->manifest;
+  CHECK(manifest.format() == ShardFormat::kNpyFiles);
+  CHECK(LabelsOf(manifest) == std::vector<int32_t>{0, 1});
+  CHECK(manifest.field_types() == std::vector<FieldType>{{"", "<f4", true, {2, 3}}});
+  CHECK_FALSE(manifest.packed());
+  for (int64_t id = 0; id < 2; ++id) {
+    const Range range = manifest.RangeAt(id, 0);
+    CHECK(range.offset_bytes % 64 == 0);
+    CHECK(range.offset_bytes > 0);
+    CHECK(range.stored_bytes == 24);
+    CHECK(manifest.EndsObject(range));
+  }
+  REQUIRE_OK(manifest.Verify());
+  // The format stays what it was for an update that does not say it, and checksums are those of the arrays.
+  IndexOptions with_crc;
+  with_crc.crc = true;
+  auto updated = Manifest::Update(folder.path(), with_crc);
+  REQUIRE_OK(updated);
+  CHECK(updated->manifest->format() == ShardFormat::kNpyFiles);
+  CHECK(updated->manifest->Crc(0, 0) == Crc32c(first.data(), first.size()));
+  auto again = Manifest::Update(folder.path());
+  REQUIRE_OK(again);
+  CHECK(again->manifest->Crc(0, 0) == Crc32c(first.data(), first.size()));
+
+  folder.Write("dog/3.npy", Npy(Dict("'<f4'", "()"), Data(4)));
+  auto scalar = Manifest::Update(folder.path());
+  REQUIRE_OK(scalar);
+  CHECK(scalar->manifest->field_types() == std::vector<FieldType>{{"", "<f4", false, {}}});
+  CHECK(scalar->manifest->DeliveredBytes(2) == 4);
+  folder.Write("dog/4.npy", Npy(Dict("'>f4'", "(2, 3)"), Data(24)));
+  const auto other = Manifest::Update(folder.path());
+  CHECK(Contains(MessageOf(other), "'>f4' of shape (2,3)"));
+  CHECK(Contains(MessageOf(other), "one dtype"));
+  folder.Write("dog/4.npy", Npy(Dict("'<f4'", "(2, 3)", "True"), Data(24)));
+  CHECK(Contains(MessageOf(Manifest::Update(folder.path())), "Fortran order"));
+}
+
+TEST_CASE("one array a file may have labels of its own", "[manifest]") {
+  TempFolder folder;
+  for (const char* name : {"a.npy", "b.npy", "c.npy"}) folder.Write(name, Npy(Dict("'|u1'", "(5,)"), Data(5)));
+  folder.Write("labels.npy", LabelsNpy({7, 8, 9}));
+  auto built = Manifest::Build(folder.path(), As(ShardFormat::kNpyFiles));
+  REQUIRE_OK(built);
+  CHECK(LabelsOf(*built->manifest) == std::vector<int32_t>{7, 8, 9});
+}
+
+TEST_CASE("a flat folder of arrays is shards; of class folders and lists the format is asked for", "[manifest]") {
+  LogCapture log;
+  TempFolder flat;
+  flat.Write("a.npy", Npy(Dict("'|u1'", "(3, 7)"), Data(21)));
+  flat.Write("README.md", "x");
+  auto built = Manifest::Build(flat.path());
+  REQUIRE_OK(built);
+  CHECK(built->manifest->sample_count() == 3);
+  CHECK(log.CountOf("npy-files") == 1);
+  auto files = Manifest::Build(flat.path(), As(ShardFormat::kFiles));
+  REQUIRE_OK(files);
+  CHECK(files->manifest->sample_count() == 2);
+  // What was said once holds for an update.
+  CHECK(Manifest::Update(flat.path())->manifest->sample_count() == 2);
+
+  TempFolder classes;
+  classes.Write("cat/a.npy", Npy(Dict("'|u1'", "(3, 7)"), Data(21)));
+  classes.Write("list.txt", "cat/a.npy\t3\n");
+  for (const std::string& root : {classes.path(), classes.At("list.txt")}) {
+    const auto ambiguous = Manifest::Build(root);
+    CHECK(ambiguous.status().code() == absl::StatusCode::kInvalidArgument);
+    CHECK(Contains(MessageOf(ambiguous), "format=npy-files"));
+    CHECK(Manifest::Build(root, As(ShardFormat::kNpy))->manifest->sample_count() == 3);
+    CHECK(Manifest::Build(root, As(ShardFormat::kNpyFiles))->manifest->sample_count() == 1);
+    CHECK(Manifest::Build(root, As(ShardFormat::kFiles))->manifest->StoredBytes(0) > 64);
+  }
+}
+
+TEST_CASE("labels beside images do not hide the images", "[manifest]") {
+  LogCapture log;
+  TempFolder folder;
+  for (const char* name : {"1.jpg", "2.jpg", "3.jpg"}) folder.Write(name, "jpeg");
+  folder.Write("labels.npy", LabelsNpy({4, 3, 2}));
+  auto built = Manifest::Build(folder.path());
+  REQUIRE_OK(built);
+  CHECK(NamesOf(*built->manifest) == std::vector<std::string>{"1.jpg", "2.jpg", "3.jpg"});
+  CHECK(built->counts.no_shards == 1);
+  CHECK(log.CountOf("labels.npy is left out: it lies beside 3 files that are no .npy shards (1.jpg)") == 1);
+  CHECK(Manifest::Update(folder.path())->manifest->sample_count() == 3);
+  folder.Write("x.npy", Npy(Dict("'|u1'", "(3, 7)"), Data(21)));
+  const auto mixed = Manifest::Build(folder.path());
+  CHECK(mixed.status().code() == absl::StatusCode::kInvalidArgument);
+  CHECK(Contains(MessageOf(mixed), "format=npy"));
+  CHECK(Contains(MessageOf(mixed), "3 others (1.jpg)"));
+  CHECK(Manifest::Build(folder.path(), As(ShardFormat::kNpy))->manifest->sample_count() == 3);
+  // Documents describe data, but many are data.
+  TempFolder texts;
+  texts.Write("a.npy", Npy(Dict("'|u1'", "(3, 7)"), Data(21)));
+  for (int i = 0; i < 9; ++i) texts.Write(std::to_string(i) + ".txt", "caption");
+  CHECK(Manifest::Build(texts.path())->manifest->sample_count() == 10);
 }

@@ -80,6 +80,7 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "penstock_manifest_path": (c_int32, [_Handle, _Out, POINTER(c_int64), _Error]),
     "penstock_manifest_sample_name": (c_int32, [_Handle, c_int64, _Out, POINTER(c_int64), _Error]),
     "penstock_manifest_class_name": (c_int32, [_Handle, c_int32, _Out, POINTER(c_int64), _Error]),
+    "penstock_manifest_fields_json": (c_int32, [_Handle, _Out, _Error]),
     "penstock_manifest_samples": (c_int32, [_Handle, c_int64, c_int64, POINTER(c_int64), POINTER(c_int32), _Error]),
     "penstock_manifest_verify": (c_int32, [_Handle, _Error]),
     "penstock_runtime_create": (c_int32, [_Handle, _Out, _Error]),

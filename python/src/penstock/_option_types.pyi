@@ -107,14 +107,14 @@ class IndexOptions(TypedDict, total=False):
     """keep each file's time of modification, for loaders with verify=stat"""
     place: Literal["none", "inode", "extent"]
     """save the order in which files lie on the drive, for shuffle=disk-blocks"""
-    format: Literal["auto", "files", "npy", "raw"]
-    """what a file holds: one sample, or many along the first axis or one behind the other"""
+    format: Literal["auto", "files", "npy", "raw", "npy-files"]
+    """What a file holds. files = one sample, its bytes. npy = samples along the first axis of a NumPy array. raw = records of one size. npy-files = one sample, a NumPy array without its header. auto = npy for a .npy file and a flat folder of .npy files, else files"""
     record_bytes: Union[int, str]
     """raw: of each sample"""
     header_bytes: Union[int, str]
     """raw: of each file before its first sample"""
     labels: Union[str, os.PathLike[str]]
-    """npy, raw: file with the labels of all samples; empty: labels.npy in the folder, else classes"""
+    """npy, raw, npy-files: file with the labels of all samples; empty: labels.npy in the folder, else classes"""
     keep_stale: bool
     """open: serve a saved manifest that is older than its data set"""
     wait_s: float

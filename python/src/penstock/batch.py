@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import os
+import sys
 from ctypes import byref, c_int64, c_uint8, c_void_p, sizeof
 from typing import TYPE_CHECKING, Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, cast
 
@@ -57,8 +59,44 @@ _DTYPES: Dict[str, _DType] = {
 }
 
 
+def _is_swapped(dtype: Any) -> bool:
+    """Whether a type is asked for in the other byte order: ">f4"."""
+    if isinstance(dtype, str):
+        return dtype.startswith(">") and dtype[2:] != "1"
+    return getattr(dtype, "byteorder", "=") == ">" and sys.byteorder == "little"
+
+
+class SampleType(NamedTuple):
+    """What the bytes of a sample are, as its manifest has it."""
+
+    descr: str  # as NumPy writes it: "<f4", ">i2", or a structure's list
+    name: Optional[str]  # in _DTYPES; None: a type that only numpy has
+    swapped: bool  # in the other byte order
+    shape: Optional[Tuple[int, ...]]  # None: the samples' shapes differ
+
+    @property
+    def dtype(self) -> Any:
+        """As numpy.dtype; without numpy as text."""
+        if numpy is None:
+            return self.descr
+        return numpy.dtype(ast.literal_eval(self.descr) if self.descr.startswith("[") else self.descr)
+
+
+def sample_type(fields: Sequence[Dict[str, Any]]) -> Optional[SampleType]:
+    """Of penstock_manifest_fields_json's fields: of the only one, if it is known."""
+    if len(fields) != 1:
+        return None
+    descr, shape = fields[0]["dtype"], fields[0]["shape"]
+    swapped = _is_swapped(descr)
+    typestr = descr if descr[0] == "|" else "<" + descr[1:]
+    if descr[1:] in ("i1", "u1", "b1"):
+        typestr = "|" + descr[1:]
+    name = next((name for name, known in _DTYPES.items() if known.typestr == typestr), None)
+    return SampleType(descr, name, swapped, None if shape is None else tuple(shape))
+
+
 def dtype_name(dtype: Any) -> str:
-    """ "float32" of "float32", torch.float32, numpy.float32, numpy.dtype("float32") and jax.numpy.float32."""
+    """ "float32" of "float32", torch.float32, numpy.float32, numpy.dtype("float32") and jax.numpy.float32. Of ">f4" too: see _is_swapped."""
     name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
     name = name.rsplit(".", 1)[-1]
     if name not in _DTYPES and numpy is not None:
@@ -86,6 +124,7 @@ class _Lease(_capi.BatchView):
 
     handle: int
     forks: int
+    stored: Optional[SampleType] = None  # what the manifest says of a sample's bytes
     stream: Optional[int] = None  # what is enqueued there is waited for before the memory is used again
 
     def check(self) -> "_Lease":
@@ -147,16 +186,17 @@ class View:
     The last needs Python 3.12; ``view.buffer`` does it before.
     """
 
-    __slots__ = ("_lease", "_part", "_index", "_address", "_cast", "dtype", "shape", "strides")
+    __slots__ = ("_lease", "_part", "_index", "_address", "_cast", "dtype", "swapped", "shape", "strides")
 
     def __init__(self, lease: _Lease, part: int, index: int, address: int, dtype: str, shape: Tuple[int, ...], row_bytes: int,
-                 cast: bool) -> None:
+                 cast: bool, swapped: bool = False) -> None:
         self._lease = lease
         self._part = part
         self._index = index
         self._address = address
         self._cast = cast  # the shape is one that the library must be told
         self.dtype = dtype
+        self.swapped = swapped  # the bytes of each number are in the other order: numpy has such types, DLPack has none
         self.shape = shape
         strides = [_DTYPES[dtype].bits // 8] * len(shape)
         for axis in range(len(shape) - 2, -1, -1):
@@ -166,7 +206,8 @@ class View:
         self.strides = tuple(strides)
 
     def __repr__(self) -> str:
-        return f"penstock.View({self.dtype}, {self.shape}, device {self._lease.device if self._lease.on_device else 'cpu'})"
+        order = ", big-endian" if self.swapped else ""
+        return f"penstock.View({self.dtype}{order}, {self.shape}, device {self._lease.device if self._lease.on_device else 'cpu'})"
 
     @property
     def nbytes(self) -> int:
@@ -175,14 +216,28 @@ class View:
             count *= extent
         return count
 
-    def as_(self, dtype: Any, shape: Sequence[int]) -> "View":
-        """The same bytes as another type and shape: exactly those of the sample, and of each sample for all of a batch."""
+    def as_(self, dtype: Any = None, shape: Optional[Sequence[int]] = None, view: bool = False) -> "View":
+        """The same bytes as a type and shape: exactly those of the sample, and of each sample for all of a batch. By default those that the
+        data set has. Another type than the data set's is refused unless ``view`` is true."""
         self._lease.check()
         if self._part == _capi.TENSOR_SAMPLE:
-            return _sample_view(self._lease, self._index, dtype, shape)
+            return _sample_view(self._lease, self._index, *_choose(self._lease.stored, dtype, shape, view))
         if self._part == _capi.TENSOR_DATA:
-            return _data_view(self._lease, dtype, shape)
+            return _data_view(self._lease, *_choose(self._lease.stored, dtype, shape, view))
         raise InvalidArgumentError("a column has a type of its own")
+
+    def _typestr(self) -> str:
+        typestr = _DTYPES[self.dtype].typestr
+        if typestr is None:
+            raise InvalidArgumentError(
+                f"numpy has no {self.dtype}: as_('uint16', ..., view=True) gives its bits, torch and jax have it")
+        return ">" + typestr[1:] if self.swapped else typestr
+
+    def _native(self, what: str) -> None:
+        if self.swapped:
+            raise InvalidArgumentError(
+                f"{what} has no type for {self.dtype} in big-endian byte order: numpy() has it, and numpy().astype('{self.dtype}') is a copy "
+                "in this machine's order; or save the files anew with array.astype(array.dtype.newbyteorder('='))")
 
     def _host(self, what: str) -> None:
         self._lease.check()
@@ -195,9 +250,7 @@ class View:
     @property
     def __array_interface__(self) -> Dict[str, Any]:
         self._host("numpy")
-        typestr = _DTYPES[self.dtype].typestr
-        if typestr is None:
-            raise InvalidArgumentError(f"numpy has no {self.dtype}: as_('uint16', ...) gives its bits, torch and jax have it")
+        typestr = self._typestr()
         return {"version": 3, "typestr": typestr, "shape": self.shape, "strides": self.strides,
                 "data": (self._address or _NOTHING_AT, False)}
 
@@ -206,9 +259,7 @@ class View:
         if numpy is None:
             raise ImportError("penstock: numpy is not installed; View.buffer and DLPack do without it")
         self._host("numpy")
-        typestr = _DTYPES[self.dtype].typestr
-        if typestr is None:
-            raise InvalidArgumentError(f"numpy has no {self.dtype}: as_('uint16', ...) gives its bits, torch and jax have it")
+        typestr = self._typestr()
         return _ndarray(self._lease, self._address, typestr, self.shape, self.strides)  # type: ignore[no-any-return]
 
     # The buffer protocol
@@ -217,6 +268,7 @@ class View:
     def buffer(self) -> memoryview:
         """As memoryview."""
         self._host("buffer")
+        self._native("a memoryview")
         form = _DTYPES[self.dtype].format
         if form is None:
             raise InvalidArgumentError(f"a memoryview has no {self.dtype}")
@@ -244,6 +296,7 @@ class View:
         if dl_device is not None and (int(dl_device[0]), int(dl_device[1])) != self.__dlpack_device__():
             raise BufferError(f"penstock does not move batches: this one is on {self.__dlpack_device__()}, not on {dl_device}")
         self._lease.check()
+        self._native("DLPack")
         versioned = max_version is not None and max_version[0] >= 1
         export = _library.penstock_batch_to_dlpack_versioned if versioned else _library.penstock_batch_to_dlpack
         code, bits = (_DTYPES[self.dtype].code, _DTYPES[self.dtype].bits) if self._cast else (0, 0)
@@ -275,7 +328,29 @@ def _column(address: int, index: int, ctype: Any) -> int:
     return int(ctype.from_address(address + index * sizeof(ctype)).value)
 
 
-def _sample_view(lease: _Lease, index: int, dtype: Any = None, shape: Optional[Sequence[int]] = None) -> View:
+def _choose(stored: Optional[SampleType], dtype: Any, shape: Optional[Sequence[int]], view: bool,
+            ) -> Tuple[Any, Optional[Sequence[int]], bool]:
+    """The type, shape and byte order of a view: those asked for, else those of the data set."""
+    if stored is None:
+        return dtype, shape, dtype is not None and _is_swapped(dtype)
+    if dtype is None:
+        if stored.name is None:
+            raise InvalidArgumentError(f"the data set holds {stored.descr}, which numpy alone has: batch.numpy(), or a dtype and view=True")
+        if shape is None:
+            shape = stored.shape
+        return stored.name, shape, stored.swapped
+    name, swapped = dtype_name(dtype), _is_swapped(dtype)
+    same = name == stored.name and swapped == stored.swapped
+    if not same and not view:
+        raise InvalidArgumentError(
+            f"the data set holds {stored.descr} of shape {stored.shape}, and its bytes as {'>' if swapped else ''}{name} would be other numbers. "
+            "Leave dtype out and convert what you get (tensor.to(...), array.astype(...)); view=True gives the bytes as that type")
+    if shape is None and same:
+        shape = stored.shape
+    return name, shape, swapped
+
+
+def _sample_view(lease: _Lease, index: int, dtype: Any = None, shape: Optional[Sequence[int]] = None, swapped: bool = False) -> View:
     view = lease
     length = _column(view.lengths, index, c_int64)
     address = view.data + _column(view.offsets, index, c_int64) if length else 0
@@ -284,10 +359,10 @@ def _sample_view(lease: _Lease, index: int, dtype: Any = None, shape: Optional[S
     name = dtype_name(dtype)
     if shape is None:
         shape = (length // (_DTYPES[name].bits // 8),)
-    return View(lease, _capi.TENSOR_SAMPLE, index, address, name, _check_fits(f"sample {index}", name, shape, length), 0, True)
+    return View(lease, _capi.TENSOR_SAMPLE, index, address, name, _check_fits(f"sample {index}", name, shape, length), 0, True, swapped)
 
 
-def _data_view(lease: _Lease, dtype: Any = None, shape: Optional[Sequence[int]] = None) -> View:
+def _data_view(lease: _Lease, dtype: Any = None, shape: Optional[Sequence[int]] = None, swapped: bool = False) -> View:
     view = lease
     address = view.data or 0
     if dtype is None:
@@ -309,7 +384,7 @@ def _data_view(lease: _Lease, dtype: Any = None, shape: Optional[Sequence[int]] 
     if length == 0:
         length = _check_size(name, shape)
     extents = _check_fits("each sample", name, shape, length)
-    return View(lease, _capi.TENSOR_DATA, 0, address, name, (view.size, *extents), view.stride if view.size else 0, True)
+    return View(lease, _capi.TENSOR_DATA, 0, address, name, (view.size, *extents), view.stride if view.size else 0, True, swapped)
 
 
 def _check_size(dtype: str, shape: Sequence[int]) -> int:
@@ -333,8 +408,9 @@ class Batch:
 
     __slots__ = ("_lease", "_view", "_flat")
 
-    def __init__(self, handle: int) -> None:
+    def __init__(self, handle: int, stored: Optional[SampleType] = None) -> None:
         lease = _Lease(_BATCH_VIEW_BYTES)
+        lease.stored = stored
         lease.handle = handle
         lease.forks = _forks
         error = c_void_p()
@@ -438,13 +514,36 @@ class Batch:
         """All of it, as ``data``, for consumers of DLPack."""
         return _data_view(self._owner())
 
-    def as_(self, dtype: Any, shape: Optional[Sequence[int]] = None) -> View:
-        """layout=dense: all samples as [len, *shape] of a type; the shape is that of one sample (default: one axis)."""
-        return _data_view(self._owner(), dtype, shape)
+    def as_(self, dtype: Any = None, shape: Optional[Sequence[int]] = None, view: bool = False) -> View:
+        """layout=dense: all samples as [len, *shape] of a type; the shape is that of one sample (default: the data set's, else one axis).
 
-    def tensor(self, dtype: Any = None, shape: Optional[Sequence[int]] = None) -> "torch.Tensor":
-        """As torch.Tensor: all bytes, or as ``as_(dtype, shape)``."""
-        return _data_view(self._owner(), dtype, shape).tensor()
+        Without a dtype it is that of the data set (.npy), or bytes. Another type than the data set's is refused unless ``view`` is true.
+        """
+        lease = self._owner()
+        if dtype is None and lease.stored is None and shape is not None:
+            dtype = "uint8"
+        dtype, shape, swapped = _choose(lease.stored, dtype, shape, view)
+        return _data_view(lease, dtype, shape, swapped)
+
+    def tensor(self, dtype: Any = None, shape: Optional[Sequence[int]] = None, view: bool = False) -> "torch.Tensor":
+        """As torch.Tensor: as ``as_(dtype, shape, view)``, so by default what the data set holds, or all bytes where that is not known."""
+        return self.as_(dtype, shape, view).tensor()
+
+    def numpy(self, dtype: Any = None, shape: Optional[Sequence[int]] = None, view: bool = False) -> "numpy.typing.NDArray[Any]":
+        """As numpy.ndarray: as ``as_(dtype, shape, view)``; also of types that numpy alone has: structures, texts, dates, big-endian
+        numbers."""
+        lease = self._owner()
+        stored = lease.stored
+        if dtype is not None or stored is None or stored.name is not None:
+            return self.as_(dtype, shape, view).numpy()
+        if numpy is None:
+            raise ImportError("penstock: numpy is not installed; batch.view().buffer does without it")
+        if shape is None:
+            shape = (-1,) if stored.shape is None else stored.shape
+        kind = stored.dtype
+        size = max((int(length) for length in self.lengths), default=0)
+        rows = _data_view(lease, "uint8", (size or kind.itemsize,)).numpy()
+        return rows.view(kind).reshape(len(self), *shape)  # type: ignore[no-any-return]
 
     # Columns
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Optional, Sequen
 
 from . import _capi, _options
 from ._handle import Handle
-from .batch import Batch
+from .batch import Batch, SampleType, sample_type
 from .errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
 from .manifest import Manifest
 
@@ -132,6 +132,8 @@ class Loader(Handle):
         self._turn = 0  # the iterator that may go on
         self._fresh = True  # nothing was taken of the current epoch by this loader
         self._handle = self._open(state)
+        with self.manifest as manifest:
+            self._stored: Optional[SampleType] = sample_type(manifest.fields)
         _open_loaders.add(self)
 
     def _open(self, state: "Optional[Union[str, Mapping[str, Any]]]") -> c_void_p:
@@ -167,7 +169,7 @@ class Loader(Handle):
                 if wait_ms == 0 and batch.value is None:
                     self._state_before = self.state()
                     wait_ms = _WAIT_MS
-            taken = Batch(batch.value)
+            taken = Batch(batch.value, self._stored)
             batch.value = self._state_before = None
             self._fresh = False
             return taken
@@ -308,6 +310,16 @@ class Loader(Handle):
         handle = c_void_p()
         _capi.call(_library.penstock_loader_manifest, self._open_handle(), byref(handle))
         return Manifest._of(handle)
+
+    @property
+    def dtype(self) -> Any:
+        """What the numbers of a sample are, as numpy.dtype (text without numpy), as the data set's .npy files say; None: not known."""
+        return None if self._stored is None else self._stored.dtype
+
+    @property
+    def shape(self) -> Optional[Tuple[int, ...]]:
+        """The shape of one sample; None: not known, or the samples' shapes differ."""
+        return None if self._stored is None else self._stored.shape
 
     # Its end
 

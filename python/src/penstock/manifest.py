@@ -7,10 +7,11 @@ import ctypes
 import json
 import os
 from ctypes import POINTER, byref, c_int32, c_int64, c_void_p, sizeof
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, cast
 
 from . import _capi, _options
 from ._handle import Handle
+from .batch import sample_type
 
 try:
     import numpy
@@ -149,6 +150,24 @@ class Manifest(Handle):
         handle = self._open_handle()
         return [os.fsdecode(_capi.take_bytes(_library.penstock_manifest_class_name, handle, label, length=True))
                 for label in range(self._view.class_count)]
+
+    @property
+    def fields(self) -> List[Dict[str, Any]]:
+        """What the bytes of a sample are, field by field: ``{"name", "dtype", "shape"}``, dtype as NumPy writes it ("<f4"), shape None where
+        the samples' shapes differ. Empty where that is not known: plain files, raw records."""
+        return cast("List[Dict[str, Any]]", json.loads(_capi.take_bytes(_library.penstock_manifest_fields_json, self._open_handle())))
+
+    @property
+    def dtype(self) -> Any:
+        """Of the numbers of a sample, as numpy.dtype (text without numpy); None: not known."""
+        stored = sample_type(self.fields)
+        return None if stored is None else stored.dtype
+
+    @property
+    def shape(self) -> Optional[Tuple[int, ...]]:
+        """Of one sample; None: not known, or they differ."""
+        stored = sample_type(self.fields)
+        return None if stored is None else stored.shape
 
     def name(self, sample_id: int) -> str:
         """The sample's path below ``root``. Bytes that are no UTF-8 come as os.fsdecode gives them."""
