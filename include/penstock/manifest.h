@@ -60,6 +60,12 @@ struct FieldType {
   friend bool operator==(const FieldType&, const FieldType&) = default;
 };
 
+/// What becomes of a class folder that IndexOptions::classes does not have.
+enum class UnknownClasses {
+  kRefuse,    // InvalidArgument
+  kLeaveOut,  // counted and named
+};
+
 /// By what the order of place was made, in which files lie on their drive.
 enum class PlaceOrder {
   kNone,
@@ -101,6 +107,17 @@ struct IndexOptions {
   /// number a line, or little-endian integers of 1 (unsigned), 2, 4 or 8 bytes. Empty: `labels.npy` in the folder where it is there, else
   /// the classes.
   std::string labels;
+  /// Which files of a folder are samples. Globs (fnmatch(3); '*' also takes slashes) with commas between them, of the last name, or of the path
+  /// from the root where they have a slash. `exclude` also leaves out folders. `include` empty: all but names that are no data, as
+  /// lib/manifest/README.md lists them (lost+found, __MACOSX, Thumbs.db, *.tmp...). An update keeps what is not said anew.
+  std::string include;
+  std::string exclude;
+  std::string extensions;  // "jpg,png": files that end so, in any case of letters; empty: all
+  /// What number a class folder has. Empty: its place in byte order. "numeric": its place in the order of the numbers that folders are
+  /// named by. "@PATH": as another data set (its root or its saved manifest), or as a text file of names, one a line. Else the names, with
+  /// commas between them, or line feeds where a name has a comma. An update keeps what is not said anew.
+  std::string classes;
+  UnknownClasses unknown_classes = UnknownClasses::kRefuse;  // folders that `classes` does not have
   /// Manifest::Open serves a saved manifest that is older than its data set, with a warning, instead of making it anew. Loaders do that: a
   /// run must not change its samples, and with them its order and its state, because somebody touched a folder; a file that is gone fails
   /// by its name.
@@ -136,10 +153,16 @@ struct IndexCounts {
   int64_t non_regular = 0;   // FIFOs, sockets, devices: never opened, left out
   int64_t broken_links = 0;  // symbolic links to nowhere: left out
   int64_t cycles = 0;        // folders that lead back to one of their ancestors: left out
+  int64_t repeated_folders = 0;  // names of a folder that has another name too (links, bind mounts): left out
   int64_t vanished = 0;      // removed while the scan ran: left out
   int64_t no_shards = 0;     // files that are none of the format asked for: left out
+  int64_t no_data = 0;       // names that systems and tools make (lost+found, Thumbs.db, *.tmp): left out
+  int64_t excluded = 0;      // names that include, exclude and extensions leave out
+  int64_t unknown_classes = 0;  // class folders that `classes` does not have: left out
   int64_t unlabeled = 0;     // files beside the class folders: left out
   int64_t empty_classes = 0; // class folders without a file: they keep their label
+  int64_t empty_lines = 0;   // of a list
+  int64_t comment_lines = 0; // of a list: lines that begin with '#'
   std::string examples;      // some names of what was left out, escaped; empty where nothing was
 };
 

@@ -168,10 +168,16 @@ std::string ToJson(const IndexCounts& counts) {
                {"non_regular", counts.non_regular},
                {"broken_links", counts.broken_links},
                {"cycles", counts.cycles},
+               {"repeated_folders", counts.repeated_folders},
                {"vanished", counts.vanished},
                {"no_shards", counts.no_shards},
+               {"no_data", counts.no_data},
+               {"excluded", counts.excluded},
+               {"unknown_classes", counts.unknown_classes},
                {"unlabeled", counts.unlabeled},
                {"empty_classes", counts.empty_classes},
+               {"empty_lines", counts.empty_lines},
+               {"comment_lines", counts.comment_lines},
                {"examples", counts.examples}});
 }
 

@@ -23,6 +23,8 @@ struct IndexArguments {
   int64_t record_bytes = 0;
   int64_t header_bytes = 0;
   std::string labels;
+  std::string include, exclude, extensions, classes;
+  std::string unknown_classes = "refuse";
 };
 
 // One line that is rewritten on a terminal; a line every ten seconds in a log.
@@ -76,6 +78,11 @@ int RunIndex(const IndexArguments& arguments) {
   options.record_bytes = arguments.record_bytes;
   options.header_bytes = arguments.header_bytes;
   options.labels = arguments.labels;
+  options.include = arguments.include;
+  options.exclude = arguments.exclude;
+  options.extensions = arguments.extensions;
+  options.classes = arguments.classes;
+  if (arguments.unknown_classes == "leave-out") options.unknown_classes = UnknownClasses::kLeaveOut;
   options.rule = arguments.rule == "classes" ? TreeRule::kClasses
                  : arguments.rule == "flat"  ? TreeRule::kFlat
                  : arguments.rule == "list"  ? TreeRule::kList
@@ -98,12 +105,27 @@ int RunIndex(const IndexArguments& arguments) {
                 static_cast<long long>(counts.changed));
   }
   if (!counts.examples.empty()) {
-    std::printf(
-        "left out: %lld hidden, %lld non-regular, %lld broken links, %lld cycles, %lld vanished, %lld of another format, %lld without a "
-        "class: %s\n",
-        static_cast<long long>(counts.hidden), static_cast<long long>(counts.non_regular), static_cast<long long>(counts.broken_links),
-        static_cast<long long>(counts.cycles), static_cast<long long>(counts.vanished), static_cast<long long>(counts.no_shards),
-        static_cast<long long>(counts.unlabeled), counts.examples.c_str());
+    const struct {
+      int64_t count;
+      const char* what;
+    } left_out[] = {{counts.hidden, "hidden"},
+                    {counts.no_data, "no data by their names"},
+                    {counts.excluded, "excluded"},
+                    {counts.non_regular, "non-regular"},
+                    {counts.broken_links, "broken links"},
+                    {counts.cycles, "cycles"},
+                    {counts.repeated_folders, "further names of folders"},
+                    {counts.vanished, "vanished"},
+                    {counts.no_shards, "of another format"},
+                    {counts.unlabeled, "without a class"},
+                    {counts.unknown_classes, "unknown classes"},
+                    {counts.empty_lines, "empty lines"},
+                    {counts.comment_lines, "comments"}};
+    std::string text;
+    for (const auto& [count, what] : left_out) {
+      if (count > 0) absl::StrAppendFormat(&text, "%s%d %s", text.empty() ? "" : ", ", count, what);
+    }
+    if (!text.empty()) std::printf("left out: %s: %s\n", text.c_str(), counts.examples.c_str());
   }
   return 0;
 }
@@ -138,6 +160,15 @@ Command AddIndex(CLI::App& app) {
   command->add_option("--record-bytes", arguments->record_bytes, "raw: bytes of each sample")->check(CLI::PositiveNumber);
   command->add_option("--header-bytes", arguments->header_bytes, "raw: bytes of each file before its first sample")
       ->check(CLI::NonNegativeNumber);
+  command->add_option("--include", arguments->include, "globs of the files that are samples, with commas between them");
+  command->add_option("--exclude", arguments->exclude, "globs of files and folders that are left out, with commas between them");
+  command->add_option("--extensions", arguments->extensions, "endings of the files that are samples: jpg,png");
+  command->add_option("--classes", arguments->classes,
+                      "which number each class folder has: names with commas between them, @PATH (as another data set, its manifest, or a file "
+                      "of names), or numeric");
+  command->add_option("--unknown-classes", arguments->unknown_classes, "what becomes of class folders that --classes does not have")
+      ->check(CLI::IsMember({"refuse", "leave-out"}))
+      ->capture_default_str();
   command->add_option(
       "--labels", arguments->labels,
       "npy, raw: labels of all samples: .npy, .txt (a number a line), or little-endian integers; default: labels.npy in the folder");

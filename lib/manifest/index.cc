@@ -27,6 +27,7 @@
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "manifest/checksums.h"
+#include "manifest/class_list.h"
 #include "manifest/lease.h"
 #include "manifest/manifest_data.h"
 #include "manifest/map_file.h"
@@ -116,6 +117,10 @@ Look LookAt(const std::string& path, const DataSet& data_set, const IndexOptions
     return unfit("has not that order of place");
   }
   if (options.format != ShardFormat::kAuto && options.format != (*manifest)->format()) return unfit("was made by another format");
+  for (const absl::string_view name : {"include", "exclude", "extensions", "classes"}) {
+    const std::string asked = GetOption(options, name);
+    if (!asked.empty() && ManifestOpener::SavedOption(**manifest, name) != asked) return unfit(absl::StrCat("was indexed with other ", name));
+  }
   if (options.record_bytes > 0 && static_cast<uint64_t>(options.record_bytes) != (*manifest)->record_bytes()) {
     return unfit("was made with another record_bytes");
   }
@@ -184,9 +189,15 @@ void LogResult(const DataSet& data_set, const ManifestData& data, const IndexCou
   add(counts.non_regular, "name that is no regular file", "names that are no regular files");
   add(counts.broken_links, "link to nowhere", "links to nowhere");
   add(counts.cycles, "folder that leads back to one above it", "folders that lead back to one above them");
+  add(counts.repeated_folders, "further name of a folder", "further names of folders");
   add(counts.vanished, "name that vanished", "names that vanished");
   add(counts.no_shards, "file of another format", "files of another format");
+  add(counts.no_data, "name that is no data", "names that are no data");
+  add(counts.excluded, "excluded name", "excluded names");
+  add(counts.unknown_classes, "class that was not asked for", "classes that were not asked for");
   add(counts.unlabeled, "file beside the class folders", "files beside the class folders");
+  add(counts.empty_lines, "empty line", "empty lines");
+  add(counts.comment_lines, "comment line", "comment lines");
   add(counts.empty_classes, "class without a file (its label stays)", "classes without a file (their labels stay)");
   if (!text.empty()) Log(LogLevel::kWarning, absl::StrCat("indexing ", data_set.shown(), " left out ", text, ": ", counts.examples));
 }
@@ -215,6 +226,16 @@ absl::StatusOr<std::unique_ptr<Scanned>> Scan(const DataSet& data_set, const Rec
   scan.rule = data_set.rule;
   scan.threads = ThreadCount(data_set, options.threads);
   scan.progress = options.progress;
+  scan.names = NameFilter(options);
+  scan.classes = ClassNames(options.classes);
+  scan.numeric_classes = options.classes == kNumericClasses;
+  scan.leave_out_unknown_classes = options.unknown_classes == UnknownClasses::kLeaveOut;
+  std::string options_text;
+  for (const char* name : {"include", "exclude", "extensions", "classes", "unknown_classes"}) {
+    const std::string value = GetOption(options, name);
+    if (!value.empty() && value != "refuse") absl::StrAppend(&options_text, name, "=", value, absl::string_view("\0", 1));
+  }
+  data.SetOptionsText(std::move(options_text));
   RecordsPlan records = plan;
   scan.wanted = ShardFilter(records, data_set);
   scan.found = [&](const FileKinds& kinds) {
@@ -420,6 +441,25 @@ std::optional<RecordsPlan> SavedRecords(const std::vector<std::string>& places, 
   return std::nullopt;
 }
 
+// What the saved manifest was indexed with, where nothing else is asked for.
+void KeepSavedOptions(const std::vector<std::string>& places, const DataSet& data_set, IndexOptions& options) {
+  for (const std::string& place : places) {
+    const absl::StatusOr<std::shared_ptr<const Manifest>> saved =
+        ManifestOpener::FromPath(place, data_set.root, ManifestCheck::kHeader, data_set.trust());
+    if (!saved.ok() || ManifestOpener::ListName(**saved) != data_set.list_name) continue;
+    const auto keep = [&](std::string& option, absl::string_view name) {
+      if (option.empty()) option = ManifestOpener::SavedOption(**saved, name);
+    };
+    keep(options.include, "include");
+    keep(options.exclude, "exclude");
+    keep(options.extensions, "extensions");
+    if (!options.classes.empty()) return;
+    keep(options.classes, "classes");
+    if (ManifestOpener::SavedOption(**saved, "unknown_classes") == "leave-out") options.unknown_classes = UnknownClasses::kLeaveOut;
+    return;
+  }
+}
+
 // What an update compares with: the newest that is saved. One that cannot be read is as good as none.
 std::shared_ptr<const Manifest> SavedBefore(const std::vector<std::string>& places, const DataSet& data_set) {
   std::vector<Look> looks;
@@ -438,8 +478,14 @@ std::shared_ptr<const Manifest> SavedBefore(const std::vector<std::string>& plac
 
 // An open that finds nothing that serves; a build; an update. What was scanned is saved at the first place that takes it: whatever keeps a
 // place from that, the next one is tried. For an open the last is memory.
-absl::StatusOr<IndexResult> MakeManifest(const DataSet& data_set, const std::vector<std::string>& places, const IndexOptions& options,
+absl::StatusOr<IndexResult> MakeManifest(const DataSet& data_set, const std::vector<std::string>& places, IndexOptions options,
                                          Mode mode, std::string refused) {
+  if (data_set.rule == TreeRule::kList && (!options.include.empty() || !options.exclude.empty() || !options.extensions.empty() ||
+                                           !options.classes.empty())) {
+    return absl::InvalidArgumentError(absl::StrCat("data set ", data_set.shown(),
+                                                   ": include, exclude, extensions and classes belong to folders; a list names its files"));
+  }
+  if (mode != Mode::kBuild) KeepSavedOptions(places, data_set, options);
   std::optional<RecordsPlan> saved_records;
   if (options.format == ShardFormat::kAuto && mode != Mode::kBuild) saved_records = SavedRecords(places, data_set);
   const absl::StatusOr<RecordsPlan> records = PlanRecords(data_set, options, saved_records.has_value() ? &*saved_records : nullptr);
@@ -490,6 +536,7 @@ absl::StatusOr<IndexResult> MakeManifest(const DataSet& data_set, const std::vec
                 absl::StrCat("the manifest of ", data_set.shown(), " is saved at ", EscapeName(place), ": ", refused,
                              unwritable ? "" : ". Mend that, or give manifest_path"));
           }
+          WarnOfOtherNumbers(data_set, **saved);
           return IndexResult{*std::move(saved), std::move(scanned->counts)};
         }
         status = saved.status();
@@ -510,7 +557,11 @@ absl::StatusOr<IndexResult> MakeManifest(const DataSet& data_set, const std::vec
   return IndexResult{*std::move(in_memory), std::move(scanned->counts)};
 }
 
-absl::StatusOr<IndexResult> Index(absl::string_view root, const IndexOptions& options, Mode mode) {
+absl::StatusOr<IndexResult> Index(absl::string_view root, const IndexOptions& given, Mode mode) {
+  absl::StatusOr<std::string> classes = ResolveClasses(given.classes);
+  if (!classes.ok()) return classes.status();
+  IndexOptions options = given;
+  options.classes = *std::move(classes);
   const absl::StatusOr<DataSet> data_set = FindDataSet(root, options.rule);
   if (!data_set.ok()) return data_set.status();
   const absl::Status path_status = CheckManifestPath(*data_set, options.manifest_path);

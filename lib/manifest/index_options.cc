@@ -7,7 +7,7 @@
 namespace penstock {
 namespace {
 
-using Table = OptionRows<IndexOptions, TreeRule, PlaceOrder, ShardFormat>;
+using Table = OptionRows<IndexOptions, TreeRule, PlaceOrder, ShardFormat, UnknownClasses>;
 template <typename E>
 using Words = OptionWords<IndexOptions, E>;
 
@@ -32,6 +32,30 @@ const Table& Rows() {
       {{"header_bytes", "behaviour", "bytes", "raw: of each file before its first sample"}, &IndexOptions::header_bytes, 0, 9.0e18},
       {{"labels", "behaviour", "text", "npy, raw, npy-files: file with the labels of all samples; empty: labels.npy in the folder, else classes"},
        &IndexOptions::labels,
+       0,
+       0},
+      {{"include", "behaviour", "text",
+        "Globs of the files of a folder that are samples, with commas between them. Empty = all but names that are no data, such as lost+found "
+        "and *.tmp"},
+       &IndexOptions::include,
+       0,
+       0},
+      {{"exclude", "behaviour", "text", "Globs of files and folders that are left out, with commas between them"},
+       &IndexOptions::exclude,
+       0,
+       0},
+      {{"extensions", "behaviour", "text", "Endings of the files of a folder that are samples: jpg,png. Empty = all"},
+       &IndexOptions::extensions,
+       0,
+       0},
+      {{"classes", "behaviour", "text",
+        "Which number each class folder has. Empty = its place in byte order. numeric = its place in the order of the numbers that folders are "
+        "named by. @PATH = as another data set, its manifest, or a file of names. Else the names, with commas between them"},
+       &IndexOptions::classes,
+       0,
+       0},
+      {{"unknown_classes", "behaviour", "refuse|leave-out", "What becomes of class folders that classes does not have"},
+       Words<UnknownClasses>{&IndexOptions::unknown_classes},
        0,
        0},
       {{"keep_stale", "behaviour", "boolean", "open: serve a saved manifest that is older than its data set"},

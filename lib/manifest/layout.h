@@ -91,6 +91,7 @@ inline constexpr uint32_t kOrderByExtent = Tag("PEXT");
 inline constexpr uint32_t kRecords = Tag("FIXR");
 inline constexpr uint32_t kRecordSource = Tag("RECS");
 inline constexpr uint32_t kFieldTypes = Tag("FTYP");
+inline constexpr uint32_t kIndexOptions = Tag("OPTS");
 
 // 16 bytes, so that a further range of a sample costs no more.
 struct PackedRange {

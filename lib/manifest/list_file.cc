@@ -11,13 +11,16 @@
 #include <limits>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/io_error.h"
@@ -33,9 +36,12 @@ constexpr size_t kClaimedAtOnce = 256;
 
 struct Line {
   absl::string_view path;
+  size_t number = 0;  // of the line in the file, from 0
+  bool single = false;  // the file has one name, so that the same inode again is the same file
   int32_t label = -1;
   bool changed = false;
   uint64_t bytes = 0;
+  uint64_t device = 0;
   uint64_t inode = 0;
   int64_t mtime_ns = kMtimeUnknown;
 };
@@ -64,6 +70,77 @@ absl::Status ReadList(const std::string& path, std::string& text, layout::ListFi
   return absl::OkStatus();
 }
 
+// How many bytes of a mark a text begins with. `problem`: the encoding that the mark is of, where it is none that is read.
+size_t ByteOrderMark(absl::string_view text, absl::string_view& problem) {
+  if (absl::StartsWith(text, "\xEF\xBB\xBF")) return 3;
+  if (absl::StartsWith(text, "\xFF\xFE")) problem = "UTF-16 (little-endian)";
+  if (absl::StartsWith(text, "\xFE\xFF")) problem = "UTF-16 (big-endian)";
+  return 0;
+}
+
+// Whether Plain() would leave the path as it is.
+bool IsPlain(absl::string_view path) {
+  return path[0] != '/' && !absl::StartsWith(path, "./") && !absl::StrContains(path, "//") && !absl::StrContains(path, "/./");
+}
+
+// The path without "." and empty parts, and relative to the root where it lies below. ".." stays: what it means depends on links.
+std::string Plain(absl::string_view path, const std::string& root) {
+  const bool absolute = path[0] == '/';
+  std::string plain;
+  for (const absl::string_view part : absl::StrSplit(path, '/', absl::SkipEmpty())) {
+    if (part != ".") absl::StrAppend(&plain, plain.empty() && !absolute ? "" : "/", part);
+  }
+  const std::string below = absl::StrCat(root == "/" ? "" : root, "/");
+  return absl::StartsWith(plain, below) ? plain.substr(below.size()) : plain;
+}
+
+// What to do about a line whose file is not there.
+std::string CureOf(int root_fd, const Line& line) {
+  struct stat info;
+  const std::string stripped(absl::StripAsciiWhitespace(line.path));
+  if (stripped != line.path && !stripped.empty() && ::fstatat(root_fd, stripped.c_str(), &info, 0) == 0) {
+    return absl::StrCat(EscapeName(stripped), " is there: remove the blanks at the line's ends");
+  }
+  const size_t blank = stripped.find_last_of(" ,;");
+  if (blank != std::string::npos && line.label < 0) {
+    const absl::string_view last = absl::string_view(stripped).substr(blank + 1);
+    const std::string first(absl::StripTrailingAsciiWhitespace(absl::string_view(stripped).substr(0, blank)));
+    const bool digits = !last.empty() && std::all_of(last.begin(), last.end(), [](unsigned char c) { return absl::ascii_isdigit(c); });
+    if (digits && !first.empty() && ::fstatat(root_fd, first.c_str(), &info, 0) == 0) {
+      return absl::StrCat(EscapeName(first), " is there: put a TAB before the label (sed -E 's/[ ,;]+([0-9]+)$/\\t\\1/')");
+    }
+  }
+  return "restore the file or remove the line";
+}
+
+// Two lines of one file under two spellings, the later one first; or two equal numbers. A link's name and its file's are two names.
+std::pair<size_t, size_t> SameFile(int root_fd, const std::vector<Line>& lines) {
+  std::vector<size_t> order;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (lines[i].single && lines[i].inode != 0) order.push_back(i);
+  }
+  const auto key = [&](size_t i) { return std::tuple(lines[i].device, lines[i].inode, i); };
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return key(a) < key(b); });
+  const auto is_link = [&](size_t i) {
+    struct stat info;
+    const std::string path(lines[i].path);
+    return ::fstatat(root_fd, path.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 || S_ISLNK(info.st_mode);
+  };
+  for (size_t begin = 0; begin < order.size();) {
+    size_t end = begin + 1;
+    while (end < order.size() && lines[order[end]].device == lines[order[begin]].device && lines[order[end]].inode == lines[order[begin]].inode) ++end;
+    const size_t none = lines.size();
+    size_t first = none;
+    for (size_t i = begin; end - begin > 1 && i < end; ++i) {
+      if (is_link(order[i])) continue;
+      if (first != none) return {order[i], first};
+      first = order[i];
+    }
+    begin = end;
+  }
+  return {0, 0};
+}
+
 }  // namespace
 
 absl::Status ScanList(const ScanOptions& options, const std::string& list_name, ScanOutput& out) {
@@ -77,22 +154,45 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
   out.data->SetRule(layout::kRuleList);
   out.data->SetListFile(list, list_name);
 
+  const UniqueFd root_fd(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!root_fd.valid()) return IoError(errno, absl::StrCat("open of the folder ", EscapeName(root)));
+  absl::string_view problem;
+  static_cast<void>(ByteOrderMark(text, problem));
+  if (!problem.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("list file ", EscapeName(list_path), " is written in ", problem,
+                                                   ". Convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"));
+  }
+  LeftOut left_out;
   std::vector<Line> lines;
   lines.reserve(static_cast<size_t>(std::count(text.begin(), text.end(), '\n')) + 1);
-  for (size_t begin = 0; begin < text.size();) {
+  size_t number = 0;
+  for (size_t begin = ByteOrderMark(text, problem); begin < text.size(); ++number) {
     const size_t end = std::min(text.find('\n', begin), text.size());
-    const absl::string_view whole(text.data() + begin, end - begin);
+    absl::string_view whole(text.data() + begin, end - begin);
     begin = end + 1;
-    const auto bad = [&](absl::string_view why) {
-      const absl::string_view cure =
-          !whole.empty() && whole.back() == '\r' ? ". The line ends in a carriage return: convert the list (dos2unix)" : "";
-      return absl::InvalidArgumentError(absl::StrCat(at_line(lines.size()), ": ", why, cure));
-    };
+    const auto bad = [&](absl::string_view why) { return absl::InvalidArgumentError(absl::StrCat(at_line(number), ": ", why)); };
+    // What Windows puts at the end of a line, and no name ends with.
+    if (!whole.empty() && whole.back() == '\r') whole.remove_suffix(1);
+    if (absl::StripAsciiWhitespace(whole).empty()) {
+      left_out.Note(out.counts.empty_lines, "an empty line", absl::StrCat("line ", number + 1));
+      continue;
+    }
     Line line;
+    line.number = number;
     const size_t tab = whole.rfind('\t');
     line.path = whole.substr(0, tab);
+    if (whole.front() == '#') {
+      struct stat info;
+      const std::string name(line.path);
+      if (::fstatat(root_fd.get(), name.c_str(), &info, 0) == 0) {
+        return bad(absl::StrCat("\"", EscapeName(whole), "\" begins as a comment does, and there is a file of this name. Write ./",
+                                EscapeName(line.path), " for the file, or remove the line"));
+      }
+      left_out.Note(out.counts.comment_lines, "a comment", absl::StrCat("line ", number + 1));
+      continue;
+    }
     if (tab != absl::string_view::npos) {
-      const absl::string_view label = whole.substr(tab + 1);
+      const absl::string_view label = absl::StripAsciiWhitespace(whole.substr(tab + 1));
       const bool digits = !label.empty() && std::all_of(label.begin(), label.end(), [](unsigned char c) { return absl::ascii_isdigit(c); });
       if (!digits || !absl::SimpleAtoi(label, &line.label)) {
         return bad(absl::StrCat("\"", EscapeName(label), "\" is no label; write path, TAB, a number of 0 to ",
@@ -104,6 +204,7 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
     if (line.path.find('\0') != absl::string_view::npos) return bad("its path has a NUL byte");
     lines.push_back(line);
   }
+  out.counts.examples = left_out.TakeExamples();
   if (lines.empty()) return absl::NotFoundError(absl::StrCat("list file ", EscapeName(list_path), " is empty. Write one path a line"));
 
   if (options.found) {
@@ -112,26 +213,39 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
     if (status = options.found(kinds); !status.ok()) return status;
   }
 
+  const auto doubled = [&](const Line& again, const Line& first) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        at_line(again.number), ": ", EscapeName(again.path), " is also in line ", first.number + 1,
+        again.path == first.path ? "" : absl::StrCat(", as ", EscapeName(first.path)), ". Remove one of them"));
+  };
   {
     std::vector<std::pair<uint64_t, size_t>> hashes;
     hashes.reserve(lines.size());
-    for (size_t i = 0; i < lines.size(); ++i) hashes.emplace_back(XXH3_64bits(lines[i].path.data(), lines[i].path.size()), i);
+    // Names that differ in "./", "//" or the list's own folder are one name.
+    std::vector<std::string> respelled;
+    std::vector<absl::string_view> spelling;
+    respelled.reserve(lines.size());  // so that the views stay
+    for (const Line& line : lines) {
+      if (IsPlain(line.path)) {
+        spelling.push_back(line.path);
+      } else {
+        spelling.push_back(respelled.emplace_back(Plain(line.path, root)));
+      }
+    }
+    for (size_t i = 0; i < lines.size(); ++i) hashes.emplace_back(XXH3_64bits(spelling[i].data(), spelling[i].size()), i);
     std::sort(hashes.begin(), hashes.end());
     for (size_t i = 1; i < hashes.size(); ++i) {
       // Equal hashes lie together; different paths with one hash are rare, so the neighbours are enough to look at in practice and
       // all of the run in principle.
       for (size_t j = i; j-- > 0 && hashes[j].first == hashes[i].first;) {
-        if (lines[hashes[j].second].path != lines[hashes[i].second].path) continue;
-        return absl::InvalidArgumentError(absl::StrCat(at_line(hashes[i].second), ": ", EscapeName(lines[hashes[i].second].path),
-                                                       " is also in line ", hashes[j].second + 1, ". Remove one of them"));
+        if (spelling[hashes[j].second] != spelling[hashes[i].second]) continue;
+        return doubled(lines[hashes[i].second], lines[hashes[j].second]);
       }
     }
   }
 
-  const UniqueFd root_fd(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!root_fd.valid()) return IoError(errno, absl::StrCat("open of the folder ", EscapeName(root)));
   const bool want_ctime = options.changed_since_ns != std::numeric_limits<int64_t>::max();
-  const unsigned mask = STATX_TYPE | STATX_SIZE | STATX_INO | (want_ctime ? STATX_CTIME : 0) | (options.want_mtimes ? STATX_MTIME : 0);
+  const unsigned mask = STATX_TYPE | STATX_SIZE | STATX_INO | STATX_NLINK | (want_ctime ? STATX_CTIME : 0) | (options.want_mtimes ? STATX_MTIME : 0);
   std::atomic<size_t> next{0};
   std::atomic<int64_t> files{0};
   std::atomic<int64_t> bytes{0};
@@ -147,10 +261,8 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
       if (error_number != ENOENT && error_number != ENOTDIR) {
         return IoError(error_number, absl::StrCat(at_line(number), ": statx of ", EscapeName(path)));
       }
-      return absl::NotFoundError(
-          absl::StrCat(at_line(number), ": ", EscapeName(path), ": ", ErrnoText(error_number), ". Paths are relative to ", EscapeName(root),
-                       !path.empty() && path.back() == '\r' ? "; the line ends in a carriage return: convert the list (dos2unix)"
-                                                            : "; restore the file or remove the line"));
+      return absl::NotFoundError(absl::StrCat(at_line(number), ": ", EscapeName(path), ": ", ErrnoText(error_number),
+                                              ". Paths are relative to ", EscapeName(root), "; ", CureOf(root_fd.get(), line)));
     }
     if (!S_ISREG(info.stx_mode)) {
       return absl::InvalidArgumentError(absl::StrCat(at_line(number), ": ", EscapeName(path), " is ",
@@ -159,6 +271,8 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
     }
     line.bytes = info.stx_size;
     line.inode = info.stx_ino;
+    line.device = uint64_t{info.stx_dev_major} << 32 | info.stx_dev_minor;
+    line.single = (info.stx_mask & STATX_NLINK) != 0 && info.stx_nlink == 1;
     if (options.want_mtimes) line.mtime_ns = int64_t{info.stx_mtime.tv_sec} * kNsPerSecond + info.stx_mtime.tv_nsec;
     line.changed = want_ctime && ((info.stx_mask & STATX_CTIME) == 0 ||
                                   int64_t{info.stx_ctime.tv_sec} * kNsPerSecond + info.stx_ctime.tv_nsec >= options.changed_since_ns);
@@ -172,7 +286,7 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
       if (begin >= lines.size()) return;
       const size_t end = std::min(begin + kClaimedAtOnce, lines.size());
       for (size_t i = begin; i < end; ++i) {
-        const absl::Status measured = measure(lines[i], i);
+        const absl::Status measured = measure(lines[i], lines[i].number);
         if (measured.ok()) continue;
         // The first bad line is reported, whichever thread is faster: chunks before this one are already claimed.
         std::lock_guard<std::mutex> lock(mutex);
@@ -199,6 +313,9 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
   }
   RunWorkers(options.threads, work, tick);
   if (!error.ok()) return error;
+  if (const std::pair<size_t, size_t> same = SameFile(root_fd.get(), lines); same.first != same.second) {
+    return doubled(lines[same.first], lines[same.second]);
+  }
 
   uint64_t name_bytes = 0;
   for (const Line& line : lines) name_bytes += SplitAtLastSlash(line.path).name.size() + 1;

@@ -12,7 +12,9 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
@@ -56,6 +58,7 @@ struct Manifest::Impl {
   layout::RecordSource record_source{};
   std::string labels_path;
   std::vector<FieldType> field_types;
+  std::string options_text;
   PlaceOrder place_kind = PlaceOrder::kNone;
 
   absl::Status Damaged(absl::string_view why) const {
@@ -220,6 +223,10 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
                             column.bytes - sizeof impl.record_source);
     by_tag.erase(found);
   }
+  if (const auto found = by_tag.find(layout::kIndexOptions); found != by_tag.end()) {
+    impl.options_text.assign(reinterpret_cast<const char*>(data + found->second->offset_bytes), found->second->bytes);
+    by_tag.erase(found);
+  }
   if (const auto found = by_tag.find(layout::kFieldTypes); found != by_tag.end()) {
     const layout::Column& column = *found->second;
     if (!UnpackFieldTypes(absl::string_view(reinterpret_cast<const char*>(data + column.offset_bytes), column.bytes), impl.field_types)) {
@@ -319,6 +326,13 @@ std::optional<layout::RecordSource> ManifestOpener::RecordSource(const Manifest&
   if (!manifest.impl_->has_record_source) return std::nullopt;
   return manifest.impl_->record_source;
 }
+std::string ManifestOpener::SavedOption(const Manifest& manifest, absl::string_view name) {
+  for (const absl::string_view option : absl::StrSplit(manifest.impl_->options_text, '\0')) {
+    if (absl::StartsWith(option, name) && option.substr(name.size(), 1) == "=") return std::string(option.substr(name.size() + 1));
+  }
+  return "";
+}
+
 std::string ManifestOpener::LabelsPath(const Manifest& manifest) { return manifest.impl_->labels_path; }
 std::string ManifestOpener::ListName(const Manifest& manifest) { return manifest.impl_->list_name; }
 

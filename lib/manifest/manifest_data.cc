@@ -416,6 +416,7 @@ absl::Status ManifestData::WriteTo(SaveFile& out) const {
     if (has_fields_) add(layout::kRangeFields, range_fields_);
   }
   const std::string field_types = PackFieldTypes(field_types_);
+  if (!options_text_.empty()) add(layout::kIndexOptions, options_text_);
   if (!field_types_.empty()) add(layout::kFieldTypes, field_types);
   std::vector<uint64_t> records;
   std::string record_source;

@@ -57,6 +57,8 @@ class ManifestData {
   void LeaveOutHeaders(const std::vector<uint64_t>& header_bytes);
   // One per sample, in the place of those that folders gave.
   void SetLabels(std::vector<int32_t> labels);
+  // How the data set was indexed: "name=value" and a NUL byte for each option.
+  void SetOptionsText(std::string text) { options_text_ = std::move(text); }
   void SetFieldTypes(std::vector<FieldType> types) { field_types_ = std::move(types); }
   // Ids in the order of place, a permutation of all.
   void SetPlaceOrder(PlaceOrder kind, std::vector<uint32_t> order) { place_kind_ = kind, place_order_ = std::move(order); }
@@ -128,6 +130,7 @@ class ManifestData {
   bool has_record_source_ = false;
   layout::RecordSource record_source_{};
   std::vector<FieldType> field_types_;
+  std::string options_text_;
   std::string labels_path_;
 };
 

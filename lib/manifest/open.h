@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "manifest/layout.h"
 #include "manifest/map_file.h"
 #include "manifest/trust.h"
@@ -37,6 +38,8 @@ class ManifestOpener {
   static std::string ListName(const Manifest& manifest);
   // What its files hold, and how that was found; of a scanned data set.
   static std::optional<layout::RecordSource> RecordSource(const Manifest& manifest);
+  // An option that it was indexed with and that an update keeps; empty: it was not given.
+  static std::string SavedOption(const Manifest& manifest, absl::string_view name);
   static std::string LabelsPath(const Manifest& manifest);
 };
 

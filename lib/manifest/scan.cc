@@ -13,10 +13,13 @@
 #include <cstring>
 #include <deque>
 #include <limits>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
@@ -40,7 +43,8 @@ struct Entry {
   enum Kind : uint64_t { kGone, kFile, kFolder, kUnknown };
   const char* name;
   uint64_t bytes : 58;  // of a file; of a folder, its index in Scanner::folders_
-  uint64_t kind : 4;
+  uint64_t kind : 3;
+  uint64_t looked_at : 1;  // its name is one to take
   uint64_t linked : 1;   // found as a symbolic link
   uint64_t changed : 1;  // since ScanOptions::changed_since_ns
   uint64_t inode;
@@ -60,8 +64,13 @@ struct Folder {
   uint64_t device = 0;
   uint64_t inode = 0;
   int64_t mtime_ns = 0;
-  bool left_out = false;
+  bool left_out = false;        // this name of it
+  Folder* original = nullptr;   // the one that was listed, where this is another name of it
+  bool claimed = false;         // a name that is not left out leads to it; of what was listed
+  Folder* within = nullptr;     // then the folder that has this name
   std::vector<std::unique_ptr<Chunk>> chunks;
+
+  Folder& Listed() { return original == nullptr ? *this : *original; }
 };
 
 struct OpenFolder {
@@ -243,6 +252,14 @@ class Scanner {
     left_out_.Note(out_.counts.*count, what, path.empty() || name.empty() ? absl::StrCat(path, name) : absl::StrCat(path, "/", name));
   }
 
+  bool LeftOutByName(const Folder& folder, const std::string& path, const char* name, bool is_folder) {
+    const std::string whole = path.empty() ? std::string(name) : absl::StrCat(path, "/", name);
+    const NameFilter::Verdict verdict = is_folder ? options_.names.OfFolder(whole) : options_.names.OfFile(whole);
+    if (verdict == NameFilter::Verdict::kNoData) LeaveOut(&IndexCounts::no_data, "no data by its name", &folder, name);
+    if (verdict == NameFilter::Verdict::kExcluded) LeaveOut(&IndexCounts::excluded, "excluded", &folder, name);
+    return verdict != NameFilter::Verdict::kTake;
+  }
+
   // --- Listing one folder.
   absl::Status List(Folder& folder, char* list) {
     const std::string path = PathOf(folder);
@@ -263,10 +280,12 @@ class Scanner {
     if (::fstat(open->fd.get(), &info) != 0) return IoError(errno, absl::StrCat("scan: fstat of the folder ", shown()));
     folder.device = info.st_dev;
     folder.inode = info.st_ino;
-    for (const Folder* above = folder.parent; above != nullptr; above = above->parent) {
-      if (above->device == folder.device && above->inode == folder.inode) {
-        folder.left_out = true;
-        LeaveOut(&IndexCounts::cycles, "leads back to a folder above it", &folder, "");
+    {
+      // Each folder is listed once, by whichever name comes first; ClaimFolders() decides which name it keeps.
+      std::lock_guard<std::mutex> lock(mutex_);
+      const auto [found, is_new] = listed_.try_emplace(std::pair(folder.device, folder.inode), &folder);
+      if (!is_new) {
+        folder.original = found->second;
         return absl::OkStatus();
       }
     }
@@ -313,12 +332,15 @@ class Scanner {
           }
           continue;
         }
-        Entry made{nullptr, 0, Entry::kUnknown, entry->d_type == DT_LNK, 0, entry->d_ino, kMtimeUnknown};
+        Entry made{nullptr, 0, Entry::kUnknown, entry->d_type == DT_REG || entry->d_type == DT_DIR, entry->d_type == DT_LNK, 0, entry->d_ino, kMtimeUnknown};
         switch (entry->d_type) {
           case DT_REG:
+            if (LeftOutByName(folder, path, name, /*is_folder=*/false)) continue;
+            break;
           case DT_LNK:
           case DT_UNKNOWN: break;
           case DT_DIR: {
+            if (LeftOutByName(folder, path, name, /*is_folder=*/true)) continue;
             uint64_t index;
             Folder* below = NewFolder(&folder, name, index);
             made.kind = Entry::kFolder;
@@ -372,6 +394,11 @@ class Scanner {
         }
         return IoError(error_number, absl::StrCat("scan: statx of ", ShownFile(*open.folder, entry.name)));
       }
+      if (!entry.looked_at && (S_ISREG(info.stx_mode) || S_ISDIR(info.stx_mode)) &&
+          LeftOutByName(*open.folder, PathOf(*open.folder), entry.name, S_ISDIR(info.stx_mode))) {
+        entry.kind = Entry::kGone;
+        continue;
+      }
       if (S_ISREG(info.stx_mode)) {
         if (info.stx_size > layout::kRangeBytesMax) {
           return absl::InvalidArgumentError(absl::StrCat("scan: ", ShownFile(*open.folder, entry.name), " has ",
@@ -402,11 +429,60 @@ class Scanner {
     return absl::OkStatus();
   }
 
+  // Gives each folder one name, where links or bind mounts give it several: the one without a link, else the first in byte order. The other
+  // names are left out, so that no file comes twice, and links within links do not multiply. It depends on the names alone, and not on which
+  // thread was faster.
+  void ClaimFolders() {
+    Folder& root = folders_.front();
+    root.claimed = true;
+    std::map<std::string, std::pair<Folder*, Folder*>> links;  // path, the name, and the folder that has it
+    ClaimBelow(root, "", links);
+    while (!links.empty()) {
+      const auto [path, link] = *links.begin();
+      links.erase(links.begin());
+      Claim(*link.first, *link.second, path, links);
+    }
+  }
+
+  void Claim(Folder& name, Folder& within, const std::string& path, std::map<std::string, std::pair<Folder*, Folder*>>& links) {
+    Folder& folder = name.Listed();
+    if (!folder.claimed) {
+      folder.claimed = true;
+      folder.within = &within;
+      return ClaimBelow(folder, path, links);
+    }
+    name.left_out = true;
+    bool above = false;
+    for (const Folder* next = &within; next != nullptr && !above; next = next->within) above = next == &folder;
+    if (above) {
+      LeaveOut(&IndexCounts::cycles, "leads back to a folder above it", nullptr, path);
+    } else {
+      LeaveOut(&IndexCounts::repeated_folders, "a folder that has another name too", nullptr, path);
+    }
+  }
+
+  void ClaimBelow(Folder& folder, const std::string& path, std::map<std::string, std::pair<Folder*, Folder*>>& links) {
+    std::vector<std::pair<std::string, Folder*>> below;
+    for (const auto& chunk : folder.chunks) {
+      for (const Entry& entry : chunk->entries) {
+        if (entry.kind != Entry::kFolder || folders_[entry.bytes].left_out) continue;
+        std::string name = absl::StrCat(path, path.empty() ? "" : "/", entry.name);
+        if (entry.linked) {
+          links.emplace(std::move(name), std::pair(&folders_[entry.bytes], &folder));
+        } else {
+          below.emplace_back(std::move(name), &folders_[entry.bytes]);
+        }
+      }
+    }
+    std::sort(below.begin(), below.end());
+    for (const auto& [name, next] : below) Claim(*next, folder, name, links);
+  }
+
   FileKinds Kinds(bool has_sub_folders) const {
     FileKinds kinds;
     kinds.classes = options_.rule == TreeRule::kClasses || (options_.rule == TreeRule::kAuto && has_sub_folders);
     for (const Folder& folder : folders_) {
-      if (folder.left_out) continue;
+      if (!folder.claimed) continue;
       for (const auto& chunk : folder.chunks) {
         for (const Entry& entry : chunk->entries) {
           if (entry.kind != Entry::kFile) continue;
@@ -425,10 +501,11 @@ class Scanner {
   // --- The result, on one thread. Each folder's list is freed as soon as it is written out.
   absl::Status Emit() {
     Folder& root = folders_.front();
+    ClaimFolders();
     std::vector<std::pair<std::string, Folder*>> classes;
     for (const auto& chunk : root.chunks) {
       for (const Entry& entry : chunk->entries) {
-        if (entry.kind == Entry::kFolder && !folders_[entry.bytes].left_out) classes.emplace_back(entry.name, &folders_[entry.bytes]);
+        if (entry.kind == Entry::kFolder && !folders_[entry.bytes].left_out) classes.emplace_back(entry.name, &folders_[entry.bytes].Listed());
       }
     }
     if (options_.found) {
@@ -440,10 +517,14 @@ class Scanner {
                                               ": it has no sub-folder to be a class. Use the rule flat, or put each class in a folder",
                                               out_.counts.hidden > 0 ? " (hidden ones do not count)" : ""));
     }
+    if (!by_class && (options_.numeric_classes || !options_.classes.empty())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("data set ", EscapeName(root_path_), ": classes belong to class folders, and it is read as a flat folder"));
+    }
     out_.data->SetRule(by_class ? layout::kRuleClasses : layout::kRuleFlat);
     uint64_t name_bytes = 0;
     for (const Folder& folder : folders_) {
-      if (folder.left_out) continue;
+      if (!folder.claimed) continue;
       for (const auto& chunk : folder.chunks) {
         for (const Entry& entry : chunk->entries) {
           if (entry.kind == Entry::kFile) name_bytes += std::strlen(entry.name) + 1;
@@ -463,6 +544,7 @@ class Scanner {
         }
       }
       std::sort(classes.begin(), classes.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+      if (absl::Status status = NumberClasses(classes); !status.ok()) return status;
       if (classes.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
         return absl::ResourceExhaustedError(absl::StrCat("data set ", EscapeName(root_path_), ": more than 2^31-1 classes"));
       }
@@ -470,10 +552,13 @@ class Scanner {
       for (size_t label = 0; label < classes.size(); ++label) {
         const uint64_t before = out_.data->sample_count();
         path = classes[label].first;
-        const absl::Status status = EmitFolder(*classes[label].second, path, static_cast<int32_t>(label));
-        if (!status.ok()) return status;
+        if (classes[label].second != nullptr) {
+          const absl::Status status = EmitFolder(*classes[label].second, path, static_cast<int32_t>(label));
+          if (!status.ok()) return status;
+        }
         if (out_.data->sample_count() == before) {
-          LeaveOut(&IndexCounts::empty_classes, "a class without files", nullptr, classes[label].first);
+          LeaveOut(&IndexCounts::empty_classes, classes[label].second == nullptr ? "a class without a folder" : "a class without files", nullptr,
+                   classes[label].first);
         }
         class_names.push_back(std::move(classes[label].first));
       }
@@ -485,6 +570,62 @@ class Scanner {
                                             " no files",
                                             out_.counts.examples.empty() ? "" : absl::StrCat(" (left out: ", out_.counts.examples, ")"),
                                             ". Check the path, and that its file system is mounted on this node"));
+  }
+
+  // Brings the class folders, sorted by name, into the order of their labels. A class without a folder is null.
+  absl::Status NumberClasses(std::vector<std::pair<std::string, Folder*>>& classes) {
+    const auto unknown = [&](const std::string& name, absl::string_view why) -> absl::Status {
+      if (options_.leave_out_unknown_classes) {
+        LeaveOut(&IndexCounts::unknown_classes, "a class that was not asked for", nullptr, name);
+        return absl::OkStatus();
+      }
+      return absl::InvalidArgumentError(absl::StrCat("data set ", EscapeName(root_path_), ": the class folder ", EscapeName(name), " ", why,
+                                                     ". Leave out such folders (unknown_classes=leave-out), or give other classes"));
+    };
+    std::vector<std::pair<std::string, Folder*>> ordered;
+    if (options_.numeric_classes) {
+      // Numbers of any length: without leading zeros the longer one is the larger.
+      const auto digits = [](const std::string& name) {
+        const absl::string_view text(name);
+        return text.substr(std::min(text.find_first_not_of('0'), text.size()));
+      };
+      for (auto& named : classes) {
+        const bool number =
+            !named.first.empty() && std::all_of(named.first.begin(), named.first.end(), [](unsigned char c) { return absl::ascii_isdigit(c); });
+        if (number) {
+          ordered.push_back(std::move(named));
+        } else if (absl::Status status = unknown(named.first, "is no number, and classes=numeric"); !status.ok()) {
+          return status;
+        }
+      }
+      std::stable_sort(ordered.begin(), ordered.end(), [&](const auto& a, const auto& b) {
+        const absl::string_view x = digits(a.first);
+        const absl::string_view y = digits(b.first);
+        return x.size() != y.size() ? x.size() < y.size() : x < y;
+      });
+      for (size_t i = 1; i < ordered.size(); ++i) {
+        if (digits(ordered[i - 1].first) != digits(ordered[i].first)) continue;
+        return absl::InvalidArgumentError(absl::StrCat("data set ", EscapeName(root_path_), ": the class folders ", EscapeName(ordered[i - 1].first),
+                                                       " and ", EscapeName(ordered[i].first),
+                                                       " are one number, and classes=numeric. Rename one"));
+      }
+      classes = std::move(ordered);
+    } else if (!options_.classes.empty()) {
+      std::unordered_map<std::string, size_t> labels;
+      for (const std::string& name : options_.classes) {
+        labels.emplace(name, ordered.size());
+        ordered.emplace_back(name, nullptr);
+      }
+      for (const auto& [name, folder] : classes) {
+        if (const auto found = labels.find(name); found != labels.end()) {
+          ordered[found->second].second = folder;
+        } else if (absl::Status status = unknown(name, "is none of the classes asked for"); !status.ok()) {
+          return status;
+        }
+      }
+      classes = std::move(ordered);
+    }
+    return absl::OkStatus();
   }
 
   absl::Status EmitFolder(Folder& folder, std::string& path, int32_t label) {
@@ -503,8 +644,8 @@ class Scanner {
         if (options_.changed_since_ns != std::numeric_limits<int64_t>::max()) out_.changed.push_back(entry->changed);
         continue;
       }
-      Folder& below = folders_[entry->bytes];
-      if (below.left_out) continue;
+      if (folders_[entry->bytes].left_out) continue;
+      Folder& below = folders_[entry->bytes].Listed();
       const size_t path_bytes = path.size();
       if (!path.empty()) path += '/';
       path += entry->name;
@@ -528,6 +669,7 @@ class Scanner {
   std::vector<Job> folder_jobs_;
   int64_t pending_ = 0;  // jobs waiting or at work
   absl::Status error_;
+  std::map<std::pair<uint64_t, uint64_t>, Folder*> listed_;  // by device and inode
   std::deque<Folder> folders_;  // the root first; addresses stay
   LeftOut left_out_;
 

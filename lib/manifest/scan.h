@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "base/clock.h"
 #include "manifest/manifest_data.h"
+#include "manifest/name_filter.h"
 #include "penstock/manifest.h"
 
 namespace penstock {
@@ -36,6 +37,11 @@ struct ScanOptions {
   int64_t changed_since_ns = INT64_MAX;
   bool want_mtimes = false;  // keep each file's st_mtime
   std::function<void(const IndexProgress&)> progress;
+  NameFilter names;  // of a tree
+  // The class folders' names in the order of their labels; empty: by byte order.
+  std::vector<std::string> classes;
+  bool numeric_classes = false;  // by the numbers that they are
+  bool leave_out_unknown_classes = false;
   // Which files of a tree are samples (or shards), by their path from the root; null: all.
   enum class Want { kYes, kNo, kNoAndKnown };  // kNo is counted and named
   std::function<Want(absl::string_view)> wanted;
@@ -49,7 +55,7 @@ struct ScanOutput {
   std::vector<bool> changed;     // per object, where it was asked for
 };
 
-// A folder. Hidden names are skipped, symbolic links followed, folders that lead back to an ancestor cut, and of what is no
+// A folder. Hidden names are skipped, symbolic links followed, a folder that has several names has one, and of what is no
 // regular file nothing is opened. Ids are in byte order: first of the class's name, then of the path.
 //
 // Errors: NotFound         no file at all, or a class rule without a class.
@@ -59,7 +65,8 @@ absl::Status ScanTree(const ScanOptions& options, ScanOutput& out);
 // A list file (list_file.cc): `path[TAB label]`, one a line.
 //
 // Errors: NotFound         the list or a file in it is missing; the message has the line's number.
-//         InvalidArgument  a line is empty, has a label that is no number of 0..2^31-1, names no regular file, or names a file twice.
+//         InvalidArgument  a line has a label that is no number of 0..2^31-1, names no regular file, or names a file twice, by whatever
+//                          spelling; the list is written in UTF-16.
 absl::Status ScanList(const ScanOptions& options, const std::string& list_name, ScanOutput& out);
 
 // Counts a file by its last name.

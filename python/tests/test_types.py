@@ -135,3 +135,18 @@ def test_without_layout_dense_the_bytes_stay_bytes(shards):
             batch.numpy()
         assert batch.view().dtype == "uint8"
         assert numpy.array_equal(batch.sample(1).as_().numpy(), NUMBERS[1])
+
+
+def test_classes_of_another_data_set(tmp_path):
+    for name in ("train/a/1", "train/b/1", "train/c,d/1", "val/a/1", "val/c,d/1", "val/c,d/x.tmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    train, _ = penstock.Manifest.build(tmp_path / "train")
+    for classes in (train, train.classes, f"@{tmp_path / 'train'}"):
+        val, counts = penstock.Manifest.build(tmp_path / "val", classes=classes)
+        assert val.labels.tolist() == [0, 2] and val.classes == ["a", "b", "c,d"]
+        assert counts["no_data"] == 1 and counts["empty_classes"] == 1
+    with pytest.raises(penstock.InvalidArgumentError, match="none of the classes asked for"):
+        penstock.Manifest.build(tmp_path / "val", classes=["a"])
+    only, counts = penstock.Manifest.build(tmp_path / "val", classes=["a"], unknown_classes="leave-out", exclude=["x.*"])
+    assert only.labels.tolist() == [0] and counts["unknown_classes"] == 1 and counts["excluded"] == 1

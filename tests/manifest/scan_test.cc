@@ -387,3 +387,43 @@ TEST_CASE("times of modification are kept where they are asked for and do not ch
   CHECK((*kept)->mtime_ns(1) > (*kept)->mtime_ns(0));
   CHECK((*kept)->fingerprint() == plain->fingerprint());
 }
+
+TEST_CASE("a folder that links give several names comes once, by its own name", "[manifest]") {
+  TempFolder folder;
+  folder.Write("b/real/1");
+  folder.Write("b/real/2");
+  std::filesystem::create_directories(folder.At("a"));
+  std::filesystem::create_directory_symlink("../b/real", folder.At("a/first"));
+  std::filesystem::create_directory_symlink("real", folder.At("b/again"));
+  TempFolder outside;
+  outside.Write("pool/x");
+  std::filesystem::create_directory_symlink(outside.At("pool"), folder.At("b/z-link"));
+  std::filesystem::create_directory_symlink(outside.At("pool"), folder.At("b/y-link"));
+  for (int threads = 1; threads <= 8; ++threads) {
+    IndexOptions options;
+    options.rule = TreeRule::kFlat;
+    options.threads = threads;
+    auto built = Manifest::Build(folder.path(), options);
+    REQUIRE_OK(built);
+    CHECK(NamesOf(*built->manifest) == std::vector<std::string>{"b/real/1", "b/real/2", "b/y-link/x"});
+    CHECK(built->counts.repeated_folders == 3);
+    CHECK(built->counts.cycles == 0);
+    CHECK(Contains(built->counts.examples, "a/first (a folder that has another name too)"));
+  }
+}
+
+// Two names in each of 18 folders would be 2^18 names of one file.
+TEST_CASE("links within links do not multiply files", "[manifest]") {
+  TempFolder folder;
+  std::string path = "d";
+  for (int level = 0; level < 18; ++level) {
+    std::filesystem::create_directories(folder.At(path + "/x"));
+    std::filesystem::create_directory_symlink("x", folder.At(path + "/y"));
+    path += "/x";
+  }
+  folder.Write(path + "/file");
+  auto built = Manifest::Build(folder.path());
+  REQUIRE_OK(built);
+  CHECK(NamesOf(*built->manifest) == std::vector<std::string>{path + "/file"});
+  CHECK(built->counts.repeated_folders == 18);
+}

@@ -115,6 +115,16 @@ class IndexOptions(TypedDict, total=False):
     """raw: of each file before its first sample"""
     labels: Union[str, os.PathLike[str]]
     """npy, raw, npy-files: file with the labels of all samples; empty: labels.npy in the folder, else classes"""
+    include: Union[str, os.PathLike[str]]
+    """Globs of the files of a folder that are samples, with commas between them. Empty = all but names that are no data, such as lost+found and *.tmp"""
+    exclude: Union[str, os.PathLike[str]]
+    """Globs of files and folders that are left out, with commas between them"""
+    extensions: Union[str, os.PathLike[str]]
+    """Endings of the files of a folder that are samples: jpg,png. Empty = all"""
+    classes: Union[str, os.PathLike[str]]
+    """Which number each class folder has. Empty = its place in byte order. numeric = its place in the order of the numbers that folders are named by. @PATH = as another data set, its manifest, or a file of names. Else the names, with commas between them"""
+    unknown_classes: Literal["refuse", "leave-out"]
+    """What becomes of class folders that classes does not have"""
     keep_stale: bool
     """open: serve a saved manifest that is older than its data set"""
     wait_s: float

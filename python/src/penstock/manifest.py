@@ -32,11 +32,25 @@ if TYPE_CHECKING:
 _library = _capi.library
 
 
+def _texts(options: Dict[str, Any]) -> Dict[str, Any]:
+    """Options that may be sequences, as the library takes them; ``classes`` also as another Manifest."""
+    for name in ("include", "exclude", "extensions"):
+        if isinstance(options.get(name), (list, tuple)):
+            options[name] = ",".join(options[name])
+    classes = options.get("classes")
+    if isinstance(classes, Manifest):
+        classes = classes.classes
+    if isinstance(classes, (list, tuple)):
+        options["classes"] = "".join(f"{name}\n" for name in classes)
+    return options
+
+
 class Manifest(Handle):
     """The samples of one data set; ids are 0 .. len(manifest) - 1. Immutable, for any thread.
 
     ``open`` takes the manifest saved for a data set, and builds it where there is none (or an older one); ``build`` scans anew, ``update``
-    counts what changed; ``open_saved`` opens a manifest's file and never builds. Their options:
+    counts what changed; ``open_saved`` opens a manifest's file and never builds. ``include``, ``exclude`` and ``extensions`` may be lists,
+    ``classes`` a list or another Manifest. Their options:
     """
 
     def __init__(self) -> None:
@@ -57,14 +71,14 @@ class Manifest(Handle):
     def open(cls, root: "Path", **options: "Unpack[IndexOptions]") -> "Manifest":
         """The manifest saved for ``root``; made where there is none, and again where it is damaged or older than the data set."""
         handle = c_void_p()
-        with _options.options(_capi.INDEX_OPTIONS, dict(options)) as given:
+        with _options.options(_capi.INDEX_OPTIONS, _texts(dict(options))) as given:
             _capi.call(_library.penstock_manifest_open, _capi.path_bytes(root), given, byref(handle))
         return cls._of(handle)
 
     @classmethod
     def _scan(cls, function: Any, root: "Path", options: Dict[str, Any]) -> "Tuple[Manifest, Dict[str, Any]]":
         handle, counts = c_void_p(), c_void_p()
-        with _options.options(_capi.INDEX_OPTIONS, options) as given:
+        with _options.options(_capi.INDEX_OPTIONS, _texts(options)) as given:
             _capi.call(function, _capi.path_bytes(root), given, byref(handle), byref(counts))
         return cls._of(handle), json.loads(_capi.text_of(counts) or "{}")
 
