@@ -4,6 +4,7 @@ penstock have the flags that they are shown with.
 
     words_test.py SOURCE_DIR PENSTOCK
 """
+import ast
 import pathlib
 import re
 import shlex
@@ -11,8 +12,16 @@ import subprocess
 import sys
 
 root, tool = pathlib.Path(sys.argv[1]), sys.argv[2]
-# What looks like an option and is a keyword of Python or of another program.
-OTHERS = {"rank", "root", "ids", "runtime", "transform", "num_workers", "sampler", "pin_memory", "drop_last", "drop_caches", "batch_size"}
+# What looks like an option and is a keyword of another program.
+OTHERS = {"num_workers", "sampler", "pin_memory", "drop_last", "drop_caches"}
+
+
+def parameters():
+    """The names of all parameters of the Python package's functions, which are no options of the tables."""
+    for path in (root / "python/src/penstock").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                yield from (argument.arg for argument in [*node.args.args, *node.args.kwonlyargs])
 
 
 COMMAND = r"penstock (?:index|bench|plan|ledger|options|doctor)\b[^`\n]*"
@@ -52,6 +61,7 @@ def faults_of(path, table, help_of):
 
 def main():
     table, helps = options(), {}
+    OTHERS.update(parameters())
 
     def help_of(command):
         if command not in helps:
