@@ -14,7 +14,7 @@ from conftest import DataSet
 
 PYTHON = pathlib.Path(__file__).resolve().parent.parent
 README = PYTHON / "README.md"
-PAGES = [README, *sorted((PYTHON.parent / "docs").rglob("*.md"))]
+PAGES = [README, PYTHON.parent / "README.md", *sorted((PYTHON.parent / "docs").rglob("*.md"))]
 BLOCKS = [(page, *block) for page in PAGES if page.exists()
           for block in re.findall(r"^```python([^\n]*)\n(.*?)^```", page.read_text(), re.S | re.M)]
 
