@@ -31,7 +31,7 @@ TEST_CASE("every option of the tables can be read and set back by name", "[optio
   CheckTable<IndexOptions>(IndexOptionTable());
   CheckTable<RuntimeOptions>(RuntimeOptionTable());
   CHECK(OptionTable().size() >= 30);
-  CHECK(IndexOptionTable().size() == 12);
+  CHECK(IndexOptionTable().size() == 17);
 }
 
 TEST_CASE("what a codec function may deliver, and the checksums, are options like others", "[options]") {
