@@ -42,9 +42,9 @@ LedgerFile::LedgerFile(std::string path, UniqueFd fd, int64_t bytes, int64_t byt
 
 absl::StatusOr<LedgerFile> LedgerFile::Open(const std::string& path, const LedgerRun& run, int64_t bytes_max) {
   UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
-  if (!fd.valid()) return IoError(errno, absl::StrCat("open the ledger ", EscapeName(path)));
+  if (!fd.valid()) return IoError(errno, absl::StrCat("open the ledger ", EscapeName(path)), IoOperation::kWrite);
   struct stat info;
-  if (::fstat(fd.get(), &info) != 0) return IoError(errno, absl::StrCat("stat the ledger ", EscapeName(path)));
+  if (::fstat(fd.get(), &info) != 0) return IoError(errno, absl::StrCat("stat the ledger ", EscapeName(path)), IoOperation::kWrite);
   // A run that was killed may have left a part of a line, which ends here.
   char last = '\n';
   const bool cut = info.st_size > 0 && ::pread(fd.get(), &last, 1, info.st_size - 1) == 1 && last != '\n';
@@ -75,7 +75,9 @@ absl::Status LedgerFile::Write(const std::string& text) {
   while (done < text.size()) {
     const ssize_t count = ::write(fd_.get(), text.data() + done, text.size() - done);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return IoError(errno, absl::StrCat("write ", text.size() - done, " bytes to the ledger ", EscapeName(path_)));
+    if (count < 0) {
+      return IoError(errno, absl::StrCat("write ", text.size() - done, " bytes to the ledger ", EscapeName(path_)), IoOperation::kWrite);
+    }
     done += static_cast<size_t>(count);
     bytes_ += count;
   }

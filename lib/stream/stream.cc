@@ -339,7 +339,7 @@ absl::Status Stream::Describe(const Op& op, const Completion& completion) const 
   const bool whole = completion.error_number == 0 && completion.bytes >= static_cast<int64_t>(op.request.need_bytes);
   if (whole && !grown && !rewritten) return absl::OkStatus();
   const std::string what = Describe(op, completion.stage == RequestStage::kOpen ? "open" : "read");
-  if (completion.error_number != 0) return IoError(completion.error_number, what);
+  if (completion.error_number != 0) return IoError(completion.error_number, what, IoOperation::kSample);
   if (grown) {
     return absl::DataLossError(absl::StrCat(what, ": the file is longer than its index says (",
                                             op.request.offset_bytes + op.request.need_bytes,
