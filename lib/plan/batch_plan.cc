@@ -173,7 +173,7 @@ class Planner {
     uint64_t at = scratch_cursor_ - piece.scratch_offset;
     for (uint32_t r = 0; r < sample.range_count; ++r) {
       const Range& range = ranges_[sample.first_range + r];
-      if (range.stored_bytes > 0) {
+      if (range.stored_bytes > 0 || sample.whole_object) {
         AddExtent(index, range, range.offset_bytes, range.stored_bytes, at, sample.whole_object,
                   AlignUp(Head(range) + range.stored_bytes, alignment_));
       }
@@ -204,7 +204,7 @@ class Planner {
     const uint64_t end = at + room;
     for (uint32_t r = 0; r < sample.range_count; ++r) {
       const Range& range = ranges_[sample.first_range + r];
-      if (range.stored_bytes > 0) AddExtent(index, range, range.offset_bytes, range.stored_bytes, at, sample.whole_object, end - at);
+      if (range.stored_bytes > 0 || sample.whole_object) AddExtent(index, range, range.offset_bytes, range.stored_bytes, at, sample.whole_object, end - at);
       at += range.stored_bytes;
     }
     cursor_ += room;
@@ -235,7 +235,7 @@ class Planner {
     hole_bytes_ += hole;
     extent.need_bytes = need;
     extent.length_bytes = options_.direct_alignment == 0 ? need : AlignUp(need, options_.direct_alignment);
-    extent.whole_object = false;
+    extent.whole_object = extent.ask_beyond = false;
     plan_.offsets[index] = static_cast<int64_t>(piece.offset + extent.destination + (range.offset_bytes - start));
     plan_.uses.push_back(index);
     ++extent.use_count;
@@ -276,6 +276,7 @@ class Planner {
         const bool tail = last && r + 1 == sample.range_count;
         extent.whole_object = tail && sample.whole_object;
         extent.length_bytes = Ask(part, extent.whole_object, tail ? AlignUp(part, alignment_) : part);
+        extent.ask_beyond = extent.whole_object && extent.length_bytes == extent.need_bytes;
         extent.destination = filled;
         plan_.uses.push_back(index);
         at += part;
@@ -288,6 +289,7 @@ class Planner {
   }
 
   // How many bytes to ask for where `need` must come and there is room for `room`: one more than the whole object shows that it grew.
+  // Where the place has no room for that one, the ring has (Extent::ask_beyond).
   uint64_t Ask(uint64_t need, bool whole_object, uint64_t room) const {
     if (options_.direct_alignment != 0) return std::min(AlignUp(need, options_.direct_alignment), room);
     return whole_object && room > need ? need + 1 : need;
@@ -304,6 +306,7 @@ class Planner {
     extent.offset_bytes = offset - head;
     extent.need_bytes = head + bytes;
     extent.length_bytes = Ask(head + bytes, whole_object, room);
+    extent.ask_beyond = whole_object && extent.length_bytes == extent.need_bytes;
     extent.destination = destination;
     plan_.uses.push_back(index);
   }

@@ -54,6 +54,7 @@ struct Extent {
   uint32_t first_use = 0;     // in BatchPlan::uses: the samples it serves
   uint32_t use_count = 0;
   bool whole_object = false;
+  bool ask_beyond = false;    // its place has no room for the byte more that shows a longer object: the ring has
   uint64_t offset_bytes = 0;
   uint64_t length_bytes = 0;  // to ask for
   uint64_t need_bytes = 0;    // that must come

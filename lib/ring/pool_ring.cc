@@ -150,8 +150,8 @@ class PoolRing final : public Ring {
     bool done = false;
     while (!done) {
       const Chunk chunk = slot.progress.NextChunk(state_->read_bytes_max);
-      const iovec place{chunk.address, chunk.length_bytes};
-      const ssize_t result = ::preadv2(slot.file, &place, 1, static_cast<off_t>(chunk.offset_bytes), RWF_NOWAIT);
+      const iovec places[] = {{chunk.address, chunk.length_bytes}, {BeyondPlace(), chunk.beyond_bytes}};
+      const ssize_t result = ::preadv2(slot.file, places, chunk.beyond_bytes > 0 ? 2 : 1, static_cast<off_t>(chunk.offset_bytes), RWF_NOWAIT);
       if (result < 0) {
         // EAGAIN: it is not in the page cache, and then the next ones are not either. EOPNOTSUPP and others: not on this file system.
         read_now_misses_ = errno == EAGAIN ? std::min(2 * read_now_misses_ + 1, kReadNowSkipMax) : kReadNowSkipMax;
@@ -161,6 +161,7 @@ class PoolRing final : public Ring {
       done = slot.progress.Advance(result) == Progress::Next::kDone;
     }
     read_now_misses_ = 0;
+    slot.progress.SetFromMemory(true);
     slot.transfer_ns = MonotonicNs() - start_ns;
     state_->LetGo(slot);
     return true;

@@ -3,6 +3,8 @@
 #ifndef PENSTOCK_RING_PROGRESS_H_
 #define PENSTOCK_RING_PROGRESS_H_
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
@@ -17,8 +19,13 @@ namespace penstock {
 struct Chunk {
   std::byte* address = nullptr;
   uint64_t offset_bytes = 0;
-  uint32_t length_bytes = 0;
+  uint32_t length_bytes = 0;  // at `address`
+  uint32_t beyond_bytes = 0;  // behind them, into BeyondPlace()
 };
+
+// Where bytes land that are asked for only to see whether they are there. All rings write to it, and nobody reads it.
+alignas(4096) inline std::byte beyond_place[4096];
+inline std::byte* BeyondPlace() { return beyond_place; }
 
 class Progress {
  public:
@@ -34,29 +41,34 @@ class Progress {
     direct_ = request.direct;
     fell_back_ = false;
     mtime_ns_ = kNoMtime;
+    file_type_ = 0;
+    from_memory_ = false;
   }
 
   const Request& request() const { return request_; }
 
   // False for a read or write of nothing, which is complete once the object is open.
-  bool HasTransfer() const { return request_.kind == RequestKind::kSync || request_.length_bytes > 0; }
+  bool HasTransfer() const { return request_.kind == RequestKind::kSync || request_.length_bytes > 0 || request_.ask_beyond; }
 
   // The next chunk. It is at most `bytes_max` long, but for the one that reaches need_bytes: that one takes the room beyond it
   // along (up to kSlackBytes), since only so a file that has grown to `bytes_max` + 1 bytes is seen.
   Chunk NextChunk(uint64_t bytes_max) const {
-    const uint64_t left = request_.length_bytes - done_bytes_;
+    const uint64_t left = request_.length_bytes - std::min(done_bytes_, request_.length_bytes);
     const uint64_t needed = request_.need_bytes > done_bytes_ ? request_.need_bytes - done_bytes_ : 0;
     if (request_.direct) bytes_max = std::max(AlignDown(bytes_max, kDirectBytes), kDirectBytes);
     bytes_max = std::clamp<uint64_t>(bytes_max, 1, kChunkBytesMax);
     const uint64_t length = needed <= bytes_max ? std::min(left, bytes_max + kSlackBytes) : bytes_max;
-    return {request_.destination + done_bytes_, request_.offset_bytes + done_bytes_, static_cast<uint32_t>(length)};
+    const uint64_t beyond = request_.ask_beyond && length == left ? BeyondBytes() : 0;
+    return {request_.destination + done_bytes_, request_.offset_bytes + done_bytes_, static_cast<uint32_t>(length),
+            static_cast<uint32_t>(beyond)};
   }
 
   // Takes the result of a chunk: bytes, or a negative errno.
   Next Advance(int64_t result) {
     ++chunks_;
     if (result > 0) {
-      PENSTOCK_CHECK(request_.length_bytes - done_bytes_ >= static_cast<uint64_t>(result), "more bytes came than were asked for");
+      PENSTOCK_CHECK(request_.length_bytes + (request_.ask_beyond ? BeyondBytes() : 0) - done_bytes_ >= static_cast<uint64_t>(result),
+                     "more bytes came than were asked for");
       done_bytes_ += static_cast<uint64_t>(result);
       retries_in_a_row_ = 0;
       return done_bytes_ >= request_.need_bytes ? Next::kDone : Next::kTransfer;
@@ -97,6 +109,18 @@ class Progress {
     stage_ = stage;
   }
 
+  // What was opened is no regular file: none of its bytes is what was indexed.
+  void FailAsNoFile(uint32_t mode) {
+    file_type_ = mode & S_IFMT;
+    Fail(file_type_ == S_IFDIR ? EISDIR : ESPIPE, RequestStage::kOpen);
+  }
+  uint32_t file_type() const { return file_type_; }
+
+  // More came than the object should have.
+  bool Longer() const { return error_number_ == 0 && request_.kind == RequestKind::kRead && done_bytes_ > request_.need_bytes; }
+
+  void SetFromMemory(bool from_memory) { from_memory_ = from_memory; }
+
   // True: the transfer is done and the object's attributes are still to be asked for.
   bool WantsMtime() const {
     return request_.want_mtime && request_.kind == RequestKind::kRead && error_number_ == 0 && mtime_ns_ == kNoMtime;
@@ -118,6 +142,8 @@ class Progress {
             .open_ns = open_ns,
             .transfer_ns = transfer_ns,
             .mtime_ns = mtime_ns_,
+            .file_type = file_type_,
+            .from_memory = from_memory_ && error_number_ == 0,
             .kept_open = kept_open};
   }
 
@@ -129,6 +155,9 @@ class Progress {
   bool direct() const { return direct_; }  // how to open it now
 
  private:
+  // To ask for behind the object: one byte, or as many as a direct read takes.
+  uint64_t BeyondBytes() const { return direct_ ? kDirectBytes : 1; }
+
   static constexpr uint64_t kDirectBytes = 4096;
   static constexpr uint64_t kSlackBytes = 4096;
   static constexpr uint64_t kChunkBytesMax = uint64_t{1} << 30;  // read(2) transfers at most 0x7ffff000 bytes
@@ -144,6 +173,8 @@ class Progress {
   bool direct_ = false;
   bool fell_back_ = false;
   int64_t mtime_ns_ = kNoMtime;
+  uint32_t file_type_ = 0;
+  bool from_memory_ = false;
 };
 
 }  // namespace penstock

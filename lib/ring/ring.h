@@ -28,6 +28,8 @@ enum class RequestKind : uint8_t { kRead, kWrite, kSync };
 struct Request {
   RequestKind kind = RequestKind::kRead;
   bool want_mtime = false;         // a read: once its bytes have come, ask for Completion::mtime_ns
+  bool ask_beyond = false;         // a read: one byte behind `length_bytes` is asked for too, into memory of the ring, and counted
+  bool check_type = false;         // a read of a part of its object, whose end does not tell: what was opened must be a regular file
   bool direct = false;             // O_DIRECT: offset, length and destination are aligned by the caller
   uint32_t object = 0;             // id in the ring's ObjectStore
   uint64_t offset_bytes = 0;
@@ -56,6 +58,9 @@ struct Completion {
   // Where a ring keeps requests in a queue of its own (threads): how many others were past it when this one's turn came; waiting in that
   // queue is in no time. -1: all that were in flight.
   int32_t served_beside = -1;
+  // S_IFMT of what was opened where it is no regular file; its error_number is EISDIR or ESPIPE. 0: a regular file, or not known.
+  uint32_t file_type = 0;
+  bool from_memory = false;  // the bytes were in the page cache; false also where that cannot be told
   bool kept_open = false;   // the object was open already
 };
 

@@ -88,7 +88,7 @@ int64_t ScriptedRing::Transfer(Flight& flight, const Chunk& chunk) {
   ObjectScript& object = *flight.object;
   const uint64_t there = chunk.offset_bytes < object.object_bytes ? object.object_bytes - chunk.offset_bytes : 0;
   int64_t result =
-      static_cast<int64_t>(request.kind == RequestKind::kRead ? std::min<uint64_t>(there, chunk.length_bytes) : chunk.length_bytes);
+      static_cast<int64_t>(request.kind == RequestKind::kRead ? std::min<uint64_t>(there, chunk.length_bytes + chunk.beyond_bytes) : chunk.length_bytes);
   if (!object.completions.empty()) {
     result = std::min(result, object.completions.front());
     object.completions.erase(object.completions.begin());
@@ -98,6 +98,7 @@ int64_t ScriptedRing::Transfer(Flight& flight, const Chunk& chunk) {
   for (int64_t i = 0; i < result; ++i) {
     const uint64_t at = chunk.offset_bytes + static_cast<uint64_t>(i);
     if (request.kind == RequestKind::kRead) {
+      if (i >= int64_t{chunk.length_bytes}) continue;
       chunk.address[i] = at < object.content.size() ? static_cast<std::byte>(object.content[at]) : ByteAt(request.object, at);
     } else {
       while (object.content.size() <= at) object.content.push_back(static_cast<char>(ByteAt(request.object, object.content.size())));

@@ -4,6 +4,12 @@
 // extra. There is no close: the next open into the slot replaces the file, and all are closed when the ring runs empty. A file that
 // is to stay open (OpenFiles) takes an ordinary descriptor instead, and the next request for it begins with the transfer.
 //
+// Only a regular file is read. One with an ordinary descriptor is asked by statx(2) on it. A direct descriptor has none; there a buffered read goes
+// with an fadvise of nothing before it, which answers within the submission, and ESPIPE for a FIFO (mm/fadvise.c), and the caller's byte
+// beyond the end tells a device. The read itself is tried with RWF_NOWAIT first: what is in the page cache comes at once, a byte beyond the
+// end costs nothing then, and a FIFO or a terminal without input does not hang. Where reads mostly have to wait, the try is left out, and
+// the fadvise is a link before the read. A read that waits for long anyway is looked at by statx, and cancelled if it is of no file.
+//
 // Where the time of modification is wanted, a statx by path follows the last read: a direct descriptor has no fstat. It comes after the
 // bytes, so that a file replaced before or while it was read shows.
 //
@@ -17,14 +23,18 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <limits>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -57,8 +67,11 @@ constexpr size_t kSubmitBatch = 16;      // continuations pile up to so many bef
                                          // on, a larger submission gains nothing (arXiv 2512.04859)
 constexpr int kBusyRetriesMax = 20;
 constexpr int64_t kBusyPauseNs = kNsPerMs / 2;
+constexpr unsigned kCqeSkipSuccess = 1U << 6;  // IOSQE_CQE_SKIP_SUCCESS, Linux 5.17
+constexpr uint32_t kNowaitSkipMax = 1023;
+constexpr int64_t kLookNs = kNsPerSecond;      // a read that has waited for so long may be of a terminal that has nothing to say
 
-enum class Op : uint64_t { kOpen = 0, kTransfer = 1, kWake = 2, kIgnore = 3, kStat = 4 };
+enum class Op : uint64_t { kOpen = 0, kTransfer = 1, kWake = 2, kIgnore = 3, kStat = 4, kGate = 5, kLook = 6 };
 constexpr int kOpBits = 3;
 constexpr int kSlotBits = 22;
 
@@ -67,6 +80,7 @@ uint64_t UserData(Op op, uint32_t slot, uint64_t generation) {
   return static_cast<uint64_t>(op) | uint64_t{slot} << kOpBits | generation << (kOpBits + kSlotBits);
 }
 Op OpOf(uint64_t user_data) { return static_cast<Op>(user_data & ((1U << kOpBits) - 1)); }
+uint64_t GenerationOf(uint64_t user_data) { return user_data >> (kOpBits + kSlotBits); }
 uint32_t SlotOf(uint64_t user_data) { return static_cast<uint32_t>(user_data >> kOpBits) & ((1U << kSlotBits) - 1); }
 
 struct Slot {
@@ -85,8 +99,22 @@ struct Slot {
   int32_t entry = -1;       // of that descriptor in the table of open files; -1: it is this request's own
   bool found_open = false;
   bool keep = false;        // it is being opened for the table, where room was reserved
+  bool plain = false;       // it is being opened with an ordinary descriptor
+  bool type_unknown = false;  // statx has to tell whether it is a regular file, once the bytes have come
+  bool gated = false;       // the fadvise was placed
+  bool nowait = false;      // what is in the kernel is a try that does not wait
+  bool tried_nowait = false;
+  uint64_t looked_generation = 0;
+  bool looking = false;     // a statx of its file is under way beside the read
+  int gate_error = 0;       // of the fadvise, positive
+  uint32_t no_file_mode = 0;  // st_mode, where that statx says that it is no regular file
   OpenTarget target;
   std::string scratch;      // keeps its memory: nothing is allocated per request
+};
+
+struct Look {
+  struct statx attributes {};
+  std::string path;
 };
 
 std::string FirstLine(const char* path) {
@@ -193,6 +221,7 @@ class UringRing final : public Ring {
     PENSTOCK_CHECK(in_flight() == 0, "a ring was destroyed with requests in flight: the kernel may still write into their memory");
     // The next ring may get the same addresses. liburing unmaps and maps by itself, which ThreadSanitizer does not see.
     rings_ended.fetch_add(1, std::memory_order_release);
+    if (looks_pending_ > 0) static_cast<void>(looks_.release());  // a statx that hangs may still write there
     if (made_) ::io_uring_queue_exit(&ring_);
   }
 
@@ -213,7 +242,11 @@ class UringRing final : public Ring {
     slot.cancelled = false;
     ++slot.generation;
     slot.file = slot.entry = -1;
-    slot.found_open = slot.keep = false;
+    slot.found_open = slot.keep = slot.plain = false;
+    slot.gated = slot.nowait = slot.tried_nowait = false;
+    slot.type_unknown = false;
+    slot.gate_error = 0;
+    slot.no_file_mode = 0;
     slot.open_start_ns = slot.transfer_start_ns = slot.end_ns = 0;
     if (broken_ != 0) {
       slot.progress.Fail(broken_, RequestStage::kOpen);
@@ -241,9 +274,10 @@ class UringRing final : public Ring {
       return true;
     }
     slot.target = *target;
-    if (request.want_mtime && attributes_.empty()) attributes_.resize(slots_.size());
     slot.state = Slot::State::kOpening;
     slot.keep = may_keep && open_files_->Reserve();
+    slot.type_unknown = request.check_type;
+    slot.plain = slot.keep || request.check_type;
     todo_.Push(index);
     return true;
   }
@@ -304,8 +338,10 @@ class UringRing final : public Ring {
       if (wake_pending_.exchange(false)) return absl::OkStatus();
       const int64_t now_ns = MonotonicNs();
       ArmWake();
+      LookAtLate(now_ns);
+      const int64_t nap_ns = std::min(deadline_ns - now_ns, in_flight() > 0 ? kLookNs / 4 : std::numeric_limits<int64_t>::max());
       FillSq();
-      const int result = now_ns < deadline_ns ? Enter(/*wait=*/true, deadline_ns - now_ns) : Enter(/*wait=*/false, 0);
+      const int result = now_ns < deadline_ns ? Enter(/*wait=*/true, nap_ns) : Enter(/*wait=*/false, 0);
       if (broken_ != 0) {
         if (!ready_.empty()) return absl::OkStatus();
         return BrokenStatus();
@@ -445,22 +481,23 @@ class UringRing final : public Ring {
     if (todo_.empty() && cancels_.empty()) return;
     const int64_t now_ns = MonotonicNs();
     while (!todo_.empty()) {
-      io_uring_sqe* const sqe = ::io_uring_get_sqe(&ring_);
-      if (sqe == nullptr) return;
+      if (::io_uring_sq_space_left(&ring_) < 2) return;  // a read may have an fadvise before it
+      io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_);
       const uint32_t index = todo_.Pop();
       Slot& slot = slots_[index];
       const Request& request = slot.progress.request();
       if (slot.state == Slot::State::kOpening) {
         if (slot.open_start_ns == 0) slot.open_start_ns = now_ns;
         const int flags = OpenFlags(request.kind, slot.progress.direct());
-        if (slot.keep) {
+        if (slot.plain) {
           ::io_uring_prep_openat(sqe, slot.target.dir_fd, slot.target.path, flags | O_CLOEXEC, 0);
         } else {
           ::io_uring_prep_openat_direct(sqe, slot.target.dir_fd, slot.target.path, flags, 0, index);  // O_CLOEXEC would be EINVAL
         }
         slot.user_data = UserData(Op::kOpen, index, slot.generation);
       } else if (slot.state == Slot::State::kStatting) {
-        ::io_uring_prep_statx(sqe, slot.target.dir_fd, slot.target.path, AT_NO_AUTOMOUNT, STATX_MTIME, &attributes_[index]);
+        ::io_uring_prep_statx(sqe, slot.target.dir_fd, slot.target.path, AT_NO_AUTOMOUNT, STATX_TYPE | STATX_MTIME,
+                              AttributesOf(index));
         slot.user_data = UserData(Op::kStat, index, slot.generation);
       } else {
         if (slot.transfer_start_ns == 0) slot.transfer_start_ns = now_ns;
@@ -470,7 +507,28 @@ class UringRing final : public Ring {
         } else {
           const Chunk chunk = slot.progress.NextChunk(options_.read_bytes_max);
           if (request.kind == RequestKind::kRead) {
-            ::io_uring_prep_read(sqe, file, chunk.address, chunk.length_bytes, chunk.offset_bytes);
+            const bool buffered = !slot.progress.direct();
+            if (buffered && !slot.tried_nowait) {
+              slot.tried_nowait = true;
+              slot.nowait = nowait_skip_ == 0;
+              nowait_skip_ -= slot.nowait ? 0 : 1;
+            }
+            if (buffered && slot.file < 0 && !slot.gated) {
+              slot.gated = true;
+              ::io_uring_prep_fadvise(sqe, file, 0, 0, POSIX_FADV_NORMAL);
+              // A link that is skipped would take its read's completion with it when it fails (io_uring_enter(2), IOSQE_CQE_SKIP_SUCCESS).
+              sqe->flags |= IOSQE_FIXED_FILE | (slot.nowait ? kCqeSkipSuccess : IOSQE_IO_LINK);
+              sqe->user_data = UserData(Op::kGate, index, slot.generation);
+              sqe = ::io_uring_get_sqe(&ring_);
+            }
+            if (chunk.beyond_bytes > 0) {
+              if (places_.empty()) places_.resize(slots_.size());
+              places_[index] = {iovec{chunk.address, chunk.length_bytes}, iovec{BeyondPlace(), chunk.beyond_bytes}};
+              ::io_uring_prep_readv(sqe, file, places_[index].data(), 2, chunk.offset_bytes);
+            } else {
+              ::io_uring_prep_read(sqe, file, chunk.address, chunk.length_bytes, chunk.offset_bytes);
+            }
+            if (buffered && slot.nowait) sqe->rw_flags = RWF_NOWAIT;
           } else {
             ::io_uring_prep_write(sqe, file, chunk.address, chunk.length_bytes, chunk.offset_bytes);
           }
@@ -531,6 +589,8 @@ class UringRing final : public Ring {
         case Op::kWake: OnWake(); break;
         case Op::kIgnore: break;
         case Op::kStat: OnStat(index, cqe->res); break;
+        case Op::kGate: OnGate(index, GenerationOf(cqe->user_data), cqe->res); break;
+        case Op::kLook: OnLook(index, GenerationOf(cqe->user_data), cqe->res); break;
       }
       if (count == waiting) break;  // the clock was read for these
     }
@@ -543,18 +603,37 @@ class UringRing final : public Ring {
     return slots_[index];
   }
 
+  // Asks an ordinary descriptor. False: it is no regular file, and the request has failed.
+  bool IsFile(Slot& slot) {
+    uint32_t mode = 0;
+    if (const int error_number = FileTypeOf(slot.file, mode); error_number != 0) {
+      slot.progress.Fail(error_number, RequestStage::kOpen);
+      return false;
+    }
+    slot.type_unknown = false;
+    if (!S_ISREG(mode)) slot.progress.FailAsNoFile(mode);
+    return S_ISREG(mode);
+  }
+
   void OnOpen(uint32_t index, int result) {
     Slot& slot = Arrived(index);
-    if (slot.keep) {
-      slot.keep = false;
+    if (slot.plain) {
+      slot.plain = false;
+      const bool keep = std::exchange(slot.keep, false);
       if (result >= 0) {
         slot.file = result;
-        slot.entry = open_files_->Keep(slot.progress.request().object, slot.file);
+        const bool is_file = slot.progress.request().kind != RequestKind::kRead || IsFile(slot);
+        if (keep && is_file) {
+          slot.entry = open_files_->Keep(slot.progress.request().object, slot.file);
+        } else if (keep) {
+          open_files_->Unreserve();
+        }
+        if (!is_file) return Finish(index);
       } else {
-        open_files_->Unreserve();
+        if (keep) open_files_->Unreserve();
         if ((result == -EMFILE || result == -ENFILE) && !slot.cancelled) {
           // It goes on with a direct descriptor, which takes none of the process's.
-          static_cast<void>(open_files_->Shed());
+          if (open_files_ != nullptr) static_cast<void>(open_files_->Shed());
           return todo_.Push(index);
         }
       }
@@ -580,6 +659,24 @@ class UringRing final : public Ring {
   void OnTransfer(uint32_t index, int result, int64_t now_ns) {
     Slot& slot = Arrived(index);
     slot.end_ns = now_ns;
+    if (slot.no_file_mode != 0 || slot.gate_error == ESPIPE) {
+      slot.progress.FailAsNoFile(slot.no_file_mode != 0 ? slot.no_file_mode : S_IFIFO);
+      return Finish(index);
+    }
+    if (slot.gate_error != 0 && !slot.cancelled) {
+      // The file system does not know the question: the file is asked by its name in the end.
+      slot.type_unknown = true;
+      slot.gate_error = 0;
+      if (result == -ECANCELED) return todo_.Push(index);
+    }
+    if (slot.nowait && !slot.cancelled && (result == -EAGAIN || result == -EOPNOTSUPP)) {
+      // EAGAIN: it is not in the page cache, and then the next ones are not either. EOPNOTSUPP: not on this file system.
+      slot.nowait = false;
+      nowait_misses_ = result == -EAGAIN ? std::min(2 * nowait_misses_ + 1, kNowaitSkipMax) : kNowaitSkipMax;
+      nowait_skip_ = nowait_misses_;
+      return todo_.Push(index);
+    }
+    if (slot.nowait && result >= 0) nowait_misses_ = 0;
     if (slot.cancelled && (result == -EINTR || result == -EAGAIN)) result = -ECANCELED;
     Progress::Next next = slot.progress.Advance(result);
     if (next != Progress::Next::kDone && slot.cancelled) {
@@ -587,7 +684,10 @@ class UringRing final : public Ring {
       next = Progress::Next::kDone;
     }
     if (next == Progress::Next::kDone) {
-      if (!slot.progress.WantsMtime() || slot.cancelled) return Finish(index);
+      slot.progress.SetFromMemory(slot.nowait);
+      const bool type_unknown = (slot.type_unknown || (slot.file < 0 && slot.progress.Longer())) && slot.progress.error_number() == 0;
+      if (slot.cancelled || !(slot.progress.WantsMtime() || type_unknown)) return Finish(index);
+      if (slot.found_open) return Finish(index);
       slot.state = Slot::State::kStatting;
       return todo_.Push(index);
     }
@@ -604,6 +704,9 @@ class UringRing final : public Ring {
         slot.target = *target;
       }
       slot.state = Slot::State::kOpening;
+      slot.plain = slot.progress.request().check_type;
+      slot.type_unknown = slot.plain;
+      slot.gated = false;
     }
     todo_.Push(index);
   }
@@ -615,10 +718,54 @@ class UringRing final : public Ring {
     } else if (result < 0) {
       if (slot.progress.OpenRetries(-result)) return todo_.Push(index);
       slot.progress.Fail(-result, RequestStage::kOpen);  // by path, as an open
+    } else if (!S_ISREG(attributes_[index].stx_mode)) {
+      slot.progress.FailAsNoFile(attributes_[index].stx_mode);
     } else {
       slot.progress.SetMtime(attributes_[index].stx_mtime.tv_sec, attributes_[index].stx_mtime.tv_nsec);
     }
     Finish(index);
+  }
+
+  // It comes before the read's own completion: both end within the submission, or the read is a link behind it.
+  void OnGate(uint32_t index, uint64_t generation, int result) {
+    Slot& slot = slots_[index];
+    if (generation == GenerationOf(UserData(Op::kGate, index, slot.generation)) && result < 0) slot.gate_error = -result;
+  }
+
+  void OnLook(uint32_t index, uint64_t generation, int result) {
+    Slot& slot = slots_[index];
+    --looks_pending_;
+    slot.looking = false;
+    if (generation != GenerationOf(UserData(Op::kLook, index, slot.generation)) || !slot.in_kernel || slot.cancelled) return;
+    if (slot.state != Slot::State::kTransferring || result < 0 || S_ISREG(looks_[index].attributes.stx_mode)) return;
+    slot.no_file_mode = looks_[index].attributes.stx_mode;
+    cancels_.push_back(slot.user_data);
+  }
+
+  // A read of a terminal or the like waits for input, perhaps for good. Each read is asked about once.
+  void LookAtLate(int64_t now_ns) {
+    if (now_ns - looked_ns_ < kLookNs / 4) return;
+    looked_ns_ = now_ns;
+    for (uint32_t index = 0; index < slots_.size(); ++index) {
+      Slot& slot = slots_[index];
+      if (!slot.in_kernel || slot.state != Slot::State::kTransferring || slot.file >= 0 || slot.cancelled) continue;
+      if (slot.looking || slot.looked_generation == slot.generation || now_ns - slot.transfer_start_ns < kLookNs) continue;
+      if (slot.progress.request().kind != RequestKind::kRead || ::io_uring_sq_space_left(&ring_) < 2) continue;
+      if (looks_ == nullptr) looks_ = std::make_unique<Look[]>(slots_.size());
+      looks_[index].path = slot.target.path;  // the slot may be another request's before this is handed over
+      io_uring_sqe* const sqe = ::io_uring_get_sqe(&ring_);
+      ::io_uring_prep_statx(sqe, slot.target.dir_fd, looks_[index].path.c_str(), AT_NO_AUTOMOUNT, STATX_TYPE,
+                            &looks_[index].attributes);
+      sqe->user_data = UserData(Op::kLook, index, slot.generation);
+      slot.looking = true;
+      slot.looked_generation = slot.generation;
+      ++looks_pending_;
+    }
+  }
+
+  struct statx* AttributesOf(uint32_t index) {
+    if (attributes_.empty()) attributes_.resize(slots_.size());
+    return &attributes_[index];
   }
 
   void OnWake() {
@@ -675,7 +822,8 @@ class UringRing final : public Ring {
     const unsigned mask = *ring_.sq.kring_mask;
     for (unsigned i = ::io_uring_sq_ready(&ring_), tail = ring_.sq.sqe_tail; i > 0; --i) {
       const uint64_t user_data = ring_.sq.sqes[(tail - i) & mask].user_data;
-      if (OpOf(user_data) == Op::kWake || OpOf(user_data) == Op::kIgnore) continue;
+      if (OpOf(user_data) == Op::kLook) --looks_pending_;
+      if (OpOf(user_data) != Op::kOpen && OpOf(user_data) != Op::kTransfer && OpOf(user_data) != Op::kStat) continue;
       const uint32_t index = SlotOf(user_data);
       Slot& slot = Arrived(index);
       slot.progress.Fail(error_number, OpOf(user_data) == Op::kOpen ? RequestStage::kOpen : RequestStage::kTransfer);
@@ -711,6 +859,12 @@ class UringRing final : public Ring {
   IndexQueue ready_;               // slots to be reaped
   std::vector<uint64_t> cancels_;  // user_data of SQEs to cancel
   std::vector<struct statx> attributes_;  // per slot; empty until they are wanted
+  std::vector<std::array<iovec, 2>> places_;  // per slot, of a read that asks beyond its place; empty until one does
+  std::unique_ptr<Look[]> looks_;             // per slot, of LookAtLate
+  int64_t looks_pending_ = 0;
+  int64_t looked_ns_ = 0;
+  uint32_t nowait_skip_ = 0;    // so many reads go without a try that does not wait
+  uint32_t nowait_misses_ = 0;  // how many were left out after the last one that failed
   std::vector<int> occupied_;      // per direct descriptor: 0 if a file is in it, -1 if not
   size_t occupied_count_ = 0;
   UniqueFd wake_fd_;

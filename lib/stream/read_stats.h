@@ -41,6 +41,7 @@ struct LatencyFit {
 struct ReadStats {
   int64_t requests = 0;
   int64_t kept_open = 0;     // of these, to files that were open
+  int64_t from_memory = 0;   // whose bytes were in the page cache, as far as a ring can tell
   int64_t retries = 0;
   int64_t open_ns = 0;       // summed over requests
   int64_t transfer_ns = 0;
@@ -55,6 +56,7 @@ struct ReadStats {
   void Merge(const ReadStats& other) {
     requests += other.requests;
     kept_open += other.kept_open;
+    from_memory += other.from_memory;
     retries += other.retries;
     open_ns += other.open_ns;
     transfer_ns += other.transfer_ns;

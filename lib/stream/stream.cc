@@ -1,5 +1,7 @@
 #include "stream/stream.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <deque>
@@ -22,6 +24,18 @@ constexpr int64_t kRetryDelayNs = 2 * kNsPerMs;             // before a failed r
 constexpr size_t kFreeTasksMax = 64;
 constexpr int64_t kStuckNs = kNsPerSecond;                  // a thread that has not come round for so long hangs in a call
 constexpr size_t kHintExtents = 32;                         // that the ring is told of ahead
+// "folder", "FIFO", ... of S_IFMT.
+const char* FileTypeName(uint32_t type) {
+  switch (type) {
+    case S_IFDIR: return "folder (Is a directory)";
+    case S_IFIFO: return "FIFO";
+    case S_IFSOCK: return "socket";
+    case S_IFCHR: return "character device";
+    case S_IFBLK: return "block device";
+    default: return "file of another kind";
+  }
+}
+
 constexpr const char* kLate = "open or read";               // a backend does not say whether what is late is still being opened
 
 }  // namespace
@@ -303,6 +317,8 @@ bool Stream::EnqueueNext() {
     op.request.length_bytes = extent.length_bytes;
     op.request.need_bytes = extent.need_bytes;
     op.request.direct = plan.direct;
+    op.request.ask_beyond = extent.ask_beyond;
+    op.request.check_type = !extent.whole_object;
     op.request.want_mtime = options_.verify_stat;
     std::byte* const base = plan.stored.empty() ? task.claim.places : task.claim.scratch;
     op.request.destination = base + extent.destination;
@@ -339,6 +355,11 @@ absl::Status Stream::Describe(const Op& op, const Completion& completion) const 
   const bool whole = completion.error_number == 0 && completion.bytes >= static_cast<int64_t>(op.request.need_bytes);
   if (whole && !grown && !rewritten) return absl::OkStatus();
   const std::string what = Describe(op, completion.stage == RequestStage::kOpen ? "open" : "read");
+  if (completion.file_type != 0) {
+    return absl::DataLossError(
+        absl::StrCat(what, ": it is a ", FileTypeName(completion.file_type),
+                     " now, and no regular file: it changed since it was indexed; restore it, or index again (penstock index --update)"));
+  }
   if (completion.error_number != 0) return IoError(completion.error_number, what, IoOperation::kSample);
   if (grown) {
     return absl::DataLossError(absl::StrCat(what, ": the file is longer than its index says (",
@@ -363,6 +384,7 @@ void Stream::Finish(const Completion& completion, int64_t now_ns) {
   s.bytes_in_flight -= static_cast<double>(op.request.need_bytes);
   s.stats.open_ns += completion.open_ns;
   s.stats.kept_open += completion.kept_open ? 1 : 0;
+  s.stats.from_memory += completion.from_memory ? 1 : 0;
   s.stats.transfer_ns += completion.transfer_ns;
   Attempt& attempt = *op.task->claim.attempt;
   if (op.hung || attempt.cancelled()) {
@@ -425,6 +447,7 @@ void Stream::OpFailed(Op& op, absl::Status status, bool retry) {
       part.request.offset_bytes = extent.offset_bytes + (place - extent.destination);
       part.request.length_bytes = part.request.need_bytes = bytes;
       part.request.destination = task.claim.places + place;
+      part.request.check_type = true;
       part.request.want_mtime = options_.verify_stat;
       part.not_before_ns = s.now_ns;
       ++task.ops;

@@ -1,7 +1,9 @@
 // Files that change between index and read, and while they are read, on their way through the loader.
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -12,6 +14,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "absl/strings/str_cat.h"
+#include "base/unique_fd.h"
 #include "loader/data_set.h"
 #include "ring/engine.h"
 
@@ -280,5 +284,169 @@ TEST_CASE("a file that is cut off or replaced while it is read is never delivere
       }
     }
     CHECK(whole + refused == 24);
+  }
+}
+
+// Whatever its size: also where the batch has no room for one byte more between this sample and the next.
+TEST_CASE("a longer file is an error for every size and layout and with bytes that are other ones", "[changed]") {
+  for (const size_t bytes : {size_t{0}, size_t{1}, size_t{64}, size_t{512}, size_t{4096}, size_t{12'288}, size_t{131'072}}) {
+    for (const bool dense : {false, true}) {
+      for (const int64_t open_files : {-1, 0}) {
+        for (const size_t more : {size_t{1}, size_t{64}, size_t{4096}, size_t{200'000}}) {
+          DataSet data(8, 10, 2);
+          for (int i = 0; i < 8; ++i) DataSet::Write(data.root() + absl::StrCat("/class", i % 2, "/", 1000000 + i, ".bin"), bytes);
+          REQUIRE_OK(Manifest::Build(data.root()));
+          const std::string victim = "class1/1000005.bin";
+          std::ofstream(data.root() + "/" + victim) << std::string(bytes + more, 'x');
+          for (const Way& way : Ways()) {
+            INFO(bytes << " bytes, " << more << " more, dense " << dense << ", open_files " << open_files << ", " << way.text());
+            LoaderOptions options = data.Options(8);
+            options.engine = way.engine;
+            options.io = way.io;
+            options.layout = dense ? Layout::kDense : Layout::kRagged;
+            options.open_files = open_files;
+            options.piece_bytes = 64 << 10;
+            options.next_epoch_prefetch = false;
+            {
+              auto loader = MustOpen(options);
+              const auto batch = loader->Next();
+              REQUIRE(batch.status().code() == absl::StatusCode::kDataLoss);
+              const std::string text(batch.status().message());
+              INFO(text);
+              CHECK(text.find(victim) != std::string::npos);
+              CHECK(text.find(kLonger) != std::string::npos);
+            }
+            options.policy = ErrorPolicy::kSkip;
+            auto loader = MustOpen(options);
+            const auto batch = loader->Next();
+            REQUIRE_OK(batch);
+            CheckBatch(*loader, *batch);
+            CHECK(loader->report().skipped == 1);
+          }
+        }
+      }
+    }
+  }
+}
+
+namespace {
+
+// What is no file, in the place of one; it stays as long as what is returned.
+struct Impostor {
+  const char* name;
+  UniqueFd (*put)(const std::string& path, size_t bytes);
+};
+
+const Impostor kImpostors[] = {
+    {"a FIFO with the file's number of bytes",
+     [](const std::string& path, size_t bytes) {
+       REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+       UniqueFd writer(::open(path.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
+       REQUIRE(::write(writer.get(), std::string(bytes, 'f').data(), bytes) == static_cast<ssize_t>(bytes));
+       return writer;
+     }},
+    {"a FIFO with a silent writer",
+     [](const std::string& path, size_t) {
+       REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+       return UniqueFd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+     }},
+    {"a link to /dev/zero",
+     [](const std::string& path, size_t) {
+       fs::create_symlink("/dev/zero", path);
+       return UniqueFd();
+     }},
+    {"a link to /dev/null",
+     [](const std::string& path, size_t) {
+       fs::create_symlink("/dev/null", path);
+       return UniqueFd();
+     }},
+    {"a socket",
+     [](const std::string& path, size_t) {
+       UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+       sockaddr_un address{};
+       address.sun_family = AF_UNIX;
+       REQUIRE(path.size() < sizeof address.sun_path);
+       path.copy(address.sun_path, path.size());
+       REQUIRE(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+       return socket;
+     }},
+    {"a folder",
+     [](const std::string& path, size_t) {
+       fs::create_directory(path);
+       return UniqueFd();
+     }},
+};
+
+}  // namespace
+
+TEST_CASE("what is no regular file in the place of a sample is an error by name in both engines", "[changed]") {
+  for (const Impostor& impostor : kImpostors) {
+    for (const size_t bytes : {size_t{4096}, size_t{6000}}) {
+      for (const int64_t open_files : {-1, 0}) {
+        DataSet data(30, -static_cast<int>(bytes), 2);
+        REQUIRE_OK(Manifest::Build(data.root()));
+        const std::string victim = "class1/1000007.bin";
+        fs::remove(data.root() + "/" + victim);
+        for (const Way& way : Ways()) {
+          INFO(impostor.name << ", " << bytes << " bytes, open_files " << open_files << ", " << way.text());
+          LoaderOptions options = data.Options(30);
+          options.engine = way.engine;
+          options.io = way.io;
+          options.open_files = open_files;
+          options.deadline_s = 20;
+          options.policy = ErrorPolicy::kSkip;
+          const UniqueFd held = impostor.put(data.root() + "/" + victim, bytes);
+          {
+            auto loader = MustOpen(options);
+            auto batch = loader->Next();
+            REQUIRE_OK(batch);
+            CheckBatch(*loader, *batch);
+            const EpochReport report = loader->report();
+            REQUIRE(report.skipped == 1);
+            REQUIRE(report.ledger.size() == 1);
+            INFO(report.ledger[0].reason);
+            CHECK(report.ledger[0].reason.find(victim) != std::string::npos);
+            CHECK(report.ledger[0].reason.find("no answer") == std::string::npos);
+          }
+          fs::remove(data.root() + "/" + victim);
+        }
+      }
+    }
+  }
+}
+
+// No length tells there: a device has a byte wherever one is asked for.
+TEST_CASE("a device or a FIFO in the place of a shard of records is an error by name in both engines", "[changed]") {
+  for (const Impostor& impostor : kImpostors) {
+    for (const int64_t open_files : {-1, 0}) {
+      DataSet data(2, -65536, 1);
+      IndexOptions index;
+      index.format = ShardFormat::kRaw;
+      index.record_bytes = 4096;
+      REQUIRE_OK(Manifest::Build(data.root(), index));
+      const std::string victim = "class0/1000001.bin";
+      fs::remove(data.root() + "/" + victim);
+      for (const Way& way : Ways()) {
+        INFO(impostor.name << ", open_files " << open_files << ", " << way.text());
+        LoaderOptions options = data.Options(16);
+        options.engine = way.engine;
+        options.io = way.io;
+        options.open_files = open_files;
+        options.deadline_s = 20;
+        options.policy = ErrorPolicy::kSkip;
+        options.skip_max = 100;
+        const UniqueFd held = impostor.put(data.root() + "/" + victim, 65536);
+        {
+          auto loader = MustOpen(options);
+          for (int step = 0; step < 2; ++step) REQUIRE_OK(loader->Next());
+          const EpochReport report = loader->report();
+          CHECK(report.skipped == 16);
+          CHECK(report.delivered == 16);
+          REQUIRE_FALSE(report.ledger.empty());
+          CHECK(report.ledger[0].reason.find(victim) != std::string::npos);
+        }
+        fs::remove(data.root() + "/" + victim);
+      }
+    }
   }
 }

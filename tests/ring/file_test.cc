@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <set>
 #include <thread>
 
@@ -55,26 +57,138 @@ TEMPLATE_TEST_CASE("a folder in the place of a file is an error and not a hang",
   CHECK(done.bytes == 0);
 }
 
-TEMPLATE_TEST_CASE("a FIFO without a writer in the place of a file does not hang", "[ring]", FILE_BACKENDS) {
-  TestType backend;
-  REQUIRE(::mkfifo((backend.folder() + "/fifo").c_str(), 0644) == 0);
-  std::byte memory[10];
-  const Completion done =
-      RunOne(backend.ring(), {.object = backend.AddNamed("fifo"), .length_bytes = 10, .need_bytes = 9, .destination = memory});
-  CHECK(done.bytes == 0);  // the end at once, or ESPIPE
+// What a folder can hold beside regular files, under a name of its own.
+struct NoFile {
+  const char* name;
+  uint32_t type;
+  UniqueFd (*make)(const std::string& path);  // what keeps it as it is
+};
+
+const NoFile kNoFiles[] = {
+    {"FIFO without a writer", S_IFIFO,
+     [](const std::string& path) {
+       REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+       return UniqueFd();
+     }},
+    {"FIFO with a silent writer", S_IFIFO,
+     [](const std::string& path) {
+       REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+       return UniqueFd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+     }},
+    {"FIFO with as many bytes as the file had", S_IFIFO,
+     [](const std::string& path) {
+       REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+       UniqueFd writer(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+       REQUIRE(::write(writer.get(), std::string(4096, 'f').data(), 4096) == 4096);
+       return writer;
+     }},
+    {"FIFO with more bytes", S_IFIFO,
+     [](const std::string& path) {
+       REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+       UniqueFd writer(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+       REQUIRE(::write(writer.get(), std::string(60000, 'f').data(), 60000) == 60000);
+       return writer;
+     }},
+    {"link to /dev/zero", S_IFCHR,
+     [](const std::string& path) {
+       REQUIRE(::symlink("/dev/zero", path.c_str()) == 0);
+       return UniqueFd();
+     }},
+    {"link to /dev/urandom", S_IFCHR,
+     [](const std::string& path) {
+       REQUIRE(::symlink("/dev/urandom", path.c_str()) == 0);
+       return UniqueFd();
+     }},
+    {"folder", S_IFDIR,
+     [](const std::string& path) {
+       REQUIRE(::mkdir(path.c_str(), 0700) == 0);
+       return UniqueFd();
+     }},
+    {"silent terminal", S_IFCHR,
+     [](const std::string& path) {
+       UniqueFd master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+       char name[100];
+       REQUIRE(master.valid());
+       REQUIRE(::grantpt(master.get()) == 0);
+       REQUIRE(::unlockpt(master.get()) == 0);
+       REQUIRE(::ptsname_r(master.get(), name, sizeof name) == 0);
+       REQUIRE(::symlink(name, path.c_str()) == 0);
+       return master;
+     }},
+};
+
+// Each of them by each way in which a loader asks: a whole file, with the byte beyond it in its place or the ring's; a part of one; kept
+// open; direct. Neither a byte of it nor a wait without an end.
+TEMPLATE_TEST_CASE("what is no regular file fails and brings no byte whichever way it is read", "[ring]", FILE_BACKENDS) {
+  enum class Way { kWhole, kWholeBeyond, kPart, kKept, kDirect };
+  for (const NoFile& no_file : kNoFiles) {
+    for (const Way way : {Way::kWhole, Way::kWholeBeyond, Way::kPart, Way::kKept, Way::kDirect}) {
+      for (const bool cold_before : {false, true}) {
+        INFO(no_file.name << ", way " << static_cast<int>(way) << ", after reads that had to wait: " << cold_before);
+        RingOptions options;
+        if (way == Way::kKept) options.open_files = std::make_shared<OpenFiles>(10, false);
+        TestType backend(options);
+        alignas(4096) std::byte memory[8192];
+        if (cold_before) {
+          // Its bytes are on the drive only, so that the ring stops to try reads that do not wait.
+          const uint32_t file = backend.AddObject(4096);
+          const UniqueFd fd(::open(backend.PathOf(file).c_str(), O_RDONLY | O_CLOEXEC));
+          REQUIRE(::fdatasync(fd.get()) == 0);
+          REQUIRE(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED) == 0);
+          CHECK(RunOne(backend.ring(), {.object = file, .length_bytes = 4096, .need_bytes = 4096, .destination = memory}).bytes == 4096);
+        }
+        const UniqueFd held = no_file.make(backend.folder() + "/odd");
+        Request request{.object = backend.AddNamed("odd"), .length_bytes = 4096, .need_bytes = 4096, .destination = memory};
+        request.length_bytes += way == Way::kWhole ? 1 : 0;
+        request.ask_beyond = way == Way::kWholeBeyond || way == Way::kKept || way == Way::kDirect;
+        request.check_type = way == Way::kPart;
+        request.direct = way == Way::kDirect;
+        const Completion done = RunOne(backend.ring(), request);
+        // A FIFO that nobody writes to may just have ended.
+        const bool ended = done.error_number == 0 && done.bytes == 0;
+        CHECK((done.error_number != 0 || (ended && no_file.type == S_IFIFO)));
+        if (done.file_type != 0) CHECK(done.file_type == no_file.type);
+        if (way == Way::kPart || way == Way::kKept) CHECK(done.file_type == no_file.type);
+        // A ring that is asked again is no worse for it.
+        const uint32_t good = backend.AddObject(4096);
+        const Completion after = RunOne(
+            backend.ring(), {.ask_beyond = true, .object = good, .length_bytes = 4096, .need_bytes = 4096, .destination = memory});
+        CHECK(after.bytes == 4096);
+        CHECK(after.error_number == 0);
+      }
+    }
+  }
 }
 
-TEMPLATE_TEST_CASE("a FIFO with a silent writer can be cancelled", "[ring]", FILE_BACKENDS) {
-  TestType backend;
-  const std::string path = backend.folder() + "/fifo";
-  REQUIRE(::mkfifo(path.c_str(), 0644) == 0);
-  const UniqueFd writer(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-  std::byte memory[10];
-  Ring& ring = backend.ring();
-  REQUIRE(ring.Enqueue({.object = backend.AddNamed("fifo"), .length_bytes = 10, .need_bytes = 9, .destination = memory}));
-  REQUIRE_OK(ring.Wait(MonotonicNs() + 50 * kNsPerMs));
-  ring.Cancel();
-  CHECK(ReapCount(ring, 1)[0].error_number != 0);
+TEMPLATE_TEST_CASE("a byte beyond what there is room for is seen and lands elsewhere", "[ring]", FILE_BACKENDS) {
+  for (const uint64_t read_bytes_max : {uint64_t{4096}, uint64_t{512} << 10}) {
+    for (const uint64_t size : {0u, 64u, 4096u, 8192u, 64u << 10}) {
+      for (const bool direct : {false, true}) {
+        if (direct && size % 4096 != 0) continue;
+        for (const int64_t more : {-1, 0, 1, 4096, 100'000}) {
+          if (static_cast<int64_t>(size) + more < 0) continue;
+          INFO(size << " bytes, " << more << " more, direct " << direct << ", chunks of " << read_bytes_max);
+          TestType backend({.read_bytes_max = read_bytes_max});
+          const uint32_t object = backend.AddObject(size + static_cast<uint64_t>(more));
+          std::byte* const memory = static_cast<std::byte*>(::aligned_alloc(4096, size + 8192));
+          std::fill(memory, memory + size + 8192, std::byte{0xEE});
+          const Completion done = RunOne(backend.ring(), {.ask_beyond = true,
+                                                          .direct = direct,
+                                                          .object = object,
+                                                          .length_bytes = size,
+                                                          .need_bytes = size,
+                                                          .destination = memory});
+          CHECK(done.error_number == 0);
+          if (more <= 0) CHECK(done.bytes == static_cast<int64_t>(size) + more);
+          if (more > 0) CHECK(done.bytes > static_cast<int64_t>(size));
+          const uint64_t came = std::min<uint64_t>(size, static_cast<uint64_t>(done.bytes));
+          CHECK((std::string(reinterpret_cast<const char*>(memory), came) == ContentOf(object, came)));
+          CHECK(std::all_of(memory + size, memory + size + 8192, [](std::byte b) { return b == std::byte{0xEE}; }));
+          ::free(memory);
+        }
+      }
+    }
+  }
 }
 
 TEMPLATE_TEST_CASE("a dangling symbolic link and a file as a folder fail at the open", "[ring]", FILE_BACKENDS) {
