@@ -122,7 +122,7 @@ struct LoaderOptions {
   int64_t coalesce_gap_bytes = -1;          // unwanted bytes worth reading to save one read; -1: measured at Open
   int32_t io_workers = 0;                   // both io-wq limits; threads of the pread pool; 0: 16, or 64 for direct reads of files, and
                                             // where each read takes one as many as reads in flight
-  int64_t open_files = -1;                  // files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none
+  int64_t open_files = -1;                  // files kept open from one read to the next; -1: half of RLIMIT_NOFILE at most; 0: none
   bool huge_pages = true;
   bool pin_cpus = true;                     // each stream on its core
 };

@@ -41,6 +41,9 @@ absl::string_view Cure(int error_number, IoOperation operation) {
     case ENFILE: return ". The system has no file left: raise fs.file-max";
     case ENOSPC: return ". Free space on that file system, or choose another place";
     case EIO: return ". The device or its file system failed; its kernel log (dmesg) says more";
+    case ENOSYS:
+      return ". The kernel, or a seccomp profile that is older than the call (statx: Linux 4.11), does not know it: allow it in the profile, "
+             "or use a newer container runtime";
     case ELOOP: return ". A symbolic link leads back to itself";
     default: break;
   }

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "base/thread_error.h"
 #include "base/blocked_signals.h"
 #include "base/log.h"
 
@@ -41,7 +42,7 @@ absl::Status HandBack::Start() {
     started_ = true;
   } catch (const std::system_error& error) {
     status = absl::ResourceExhaustedError(
-        absl::StrCat("the thread that takes tensors back: ", error.what(), ". Raise RLIMIT_NPROC (ulimit -u) or the cgroup's pids.max"));
+        absl::StrCat("the thread that takes tensors back: ", error.what(), "; ", ThreadCure()));
   }
   return status;
 }

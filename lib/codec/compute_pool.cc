@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/fork_guard.h"
 #include "base/io_error.h"
+#include "base/thread_error.h"
 #include "base/log.h"
 
 namespace penstock {
@@ -135,7 +136,7 @@ absl::StatusOr<std::unique_ptr<ComputePool>> ComputePool::Create(const ComputePo
     } catch (const std::system_error& error) {
       return absl::ResourceExhaustedError(absl::StrCat("compute thread ", i + 1, " of ", options.threads, " cannot be started: ",
                                                        ErrnoText(error.code().value()),
-                                                       ". Limits: pids of the cgroup, RLIMIT_NPROC (ulimit -u). Or lower cpu_share"));
+                                                       ": ", ThreadCure(), ", or lower cpu_share"));
     }
     const pthread_t thread = state->threads.back().native_handle();
     ::pthread_setname_np(thread, options.name.substr(0, 15).c_str());

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/align.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/thread_demand.h"
 
 namespace penstock {
@@ -31,8 +32,9 @@ constexpr int32_t kPrefetchMost = 1024;
 int LoaderCore::IoWorkers() const { return options_.io_workers > 0 ? options_.io_workers : kIoWorkers; }
 
 void LoaderCore::TakeLeasedDepth() {
-  setup_.queue_depth = leased_depth_;
-  ring_options_.capacity = static_cast<size_t>(std::max(1, leased_depth_ / setup_.streams));
+  const int32_t each = std::max(1, leased_depth_ / setup_.streams);
+  setup_.queue_depth = each * setup_.streams;
+  ring_options_.capacity = static_cast<size_t>(each);
 }
 
 // How many requests and workers the rings have, by what the reads are.
@@ -75,7 +77,7 @@ void LoaderCore::BoundDepth() {
     return;
   }
   const int32_t share = std::max(1, local_world_size_);  // the other ranks of this node do the same
-  const int32_t most = options_.queue_depth > 0 ? std::min(leased_depth_, runtime_core_.depth_most()) : runtime_core_.depth_most() / share;
+  const int32_t most = options_.queue_depth > 0 ? leased_depth_ : runtime_core_.depth_most() / share;
   depth_most_ = std::max(depth_first_, most / setup_.streams * setup_.streams);
   if (depth_most_ == depth_first_) {
     depth_why_ = options_.queue_depth > 0 ? "asked for" : "the budget of reads in flight (RuntimeOptions::queue_depth) has no more";
@@ -121,6 +123,36 @@ void LoaderCore::BeginTuning(int64_t ring_capacity) {
   bounds.read_bytes = static_cast<double>(options_.read_bytes_max);
   tuner_ = std::make_unique<DepthTuner>(bounds);
   prefetch_first_ = setup_.prefetch_batches;
+}
+
+// What was asked for and is not what is there is said, and why.
+void LoaderCore::TellDepthAskedFor() {
+  const int32_t asked = options_.queue_depth;
+  const int32_t have = residency_.answers_at_once ? setup_.queue_depth : depth_most_;
+  if (asked > 0 && have != asked && options_.io_workers == 0) {
+    const int32_t each = asked / setup_.streams;
+    std::string why;
+    if (leased_depth_ < asked) {
+      why = absl::StrCat("RuntimeOptions::queue_depth is the budget of all loaders, and has ", leased_depth_, " for this one");
+    } else if (each == 0) {
+      why = absl::StrCat("each of ", setup_.streams, " streams has one at least");
+    } else if (have == each * setup_.streams) {
+      why = absl::StrCat("each of ", setup_.streams, " streams has ", each);
+    } else {
+      why = "the rings hold no more (RLIMIT_NOFILE, RLIMIT_MEMLOCK, or the largest that io_uring makes)";
+    }
+    depth_why_ = absl::StrCat(have, " instead of the ", asked, " asked for: ", why);
+    if (have < each * setup_.streams) Warn(absl::StrCat("queue_depth: ", depth_why_));
+  }
+  if (options_.io_workers > 0 && setup_.io_workers != options_.io_workers) {
+    Warn(absl::StrCat("io_workers = ", options_.io_workers, " was asked for, but the pool that all loaders of this runtime share has ",
+                      setup_.io_workers, " threads"));
+  }
+}
+
+void LoaderCore::Warn(std::string warning) {
+  Log(LogLevel::kWarning, warning);
+  setup_.warnings.push_back(std::move(warning));
 }
 
 void LoaderCore::Tick(int64_t now_ns) {
@@ -208,7 +240,7 @@ void LoaderCore::CountDepth(int64_t now_ns) {
 std::string LoaderCore::DepthWhy() const { return tuner_ == nullptr ? depth_why_ : tuner_->why(); }
 
 void LoaderCore::ReturnDepth() {
-  if (leased_depth_ > 0) runtime_core_.ReturnDepth(leased_depth_);
+  if (leased_depth_ > beyond_budget_) runtime_core_.ReturnDepth(leased_depth_ - beyond_budget_);
   if (leased_deeper_ > 0) runtime_core_.ReturnDeeper(leased_deeper_);
   if (pool_workers_added_ > 0) pool_->AddWorkers(-pool_workers_added_);
 }

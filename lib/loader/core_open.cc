@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread_error.h"
 #include "loader/gap.h"
 #include "loader/mixture_option.h"
 #include "penstock/loader_order.h"
@@ -158,6 +159,11 @@ absl::Status LoaderCore::ResolveStreams() {
   const int32_t streams = setup_.streams;
   const int32_t wanted = options_.queue_depth > 0 ? options_.queue_depth : std::min(kDepthMax, kDepthPerStream * streams);
   leased_depth_ = runtime_core_.LeaseDepth(std::max(wanted, streams), streams);
+  if (options_.queue_depth > leased_depth_ && !runtime_core_.depth_was_set()) {
+    // An explicit number is taken: only a budget that somebody set goes before it.
+    beyond_budget_ = options_.queue_depth - leased_depth_;
+    leased_depth_ = options_.queue_depth;
+  }
   TakeLeasedDepth();
   ring_options_.read_bytes_max = static_cast<uint64_t>(options_.read_bytes_max);
   ring_options_.io_worker_max = IoWorkers();
@@ -165,7 +171,12 @@ absl::Status LoaderCore::ResolveStreams() {
 }
 
 void LoaderCore::ResolveOpenFiles() {
-  OpenFilesLimit limit = FindOpenFilesLimit(options_.open_files, static_cast<int64_t>(manifest_->object_count()), DescriptorsForDepth());
+  OpenFilesLimit limit = FindOpenFilesLimit(options_.open_files, static_cast<int64_t>(manifest_->object_count()), DescriptorsForDepth(),
+                                            manifest_->folder_count());
+  if (options_.open_files > 0) {
+    const int64_t asked = std::min(options_.open_files, static_cast<int64_t>(manifest_->object_count()));
+    if (limit.files_max < asked) Warn(absl::StrCat("open_files = ", options_.open_files, " was asked for, but ", limit.why));
+  }
   setup_.open_files_why = std::move(limit.why);
   if (limit.files_max > 0) ring_options_.open_files = runtime_core_.FilesOf(manifest_, direct_, limit.files_max);
 }
@@ -263,7 +274,7 @@ absl::Status LoaderCore::StartStreams() {
     } catch (const std::system_error& error) {
       threads_[i]->started = threads_[i]->ended = true;
       threads_[i]->status = absl::ResourceExhaustedError(absl::StrCat(
-          "stream ", i, " of ", placement_.size(), ": no thread: ", error.what(), "; raise RLIMIT_NPROC or the pids cgroup's limit"));
+          "stream ", i, " of ", placement_.size(), ": no thread: ", error.what(), "; ", ThreadCure()));
     }
   }
   const auto all_started = [this] { return std::all_of(threads_.begin(), threads_.end(), [](const auto& t) { return t->started; }); };
@@ -298,7 +309,13 @@ absl::Status LoaderCore::StartStreams() {
   for (const auto& thread : threads_) {
     if (thread->stream != nullptr) ring_capacity = std::min(ring_capacity, thread->stream->capacity());
   }
+  if (const auto wanted = static_cast<int64_t>(ring_options_.capacity); ring_capacity < wanted) {
+    setup_.queue_depth = static_cast<int32_t>(ring_capacity) * setup_.streams;
+    depth_first_ = std::min(depth_first_, setup_.queue_depth);
+    ring_options_.capacity = static_cast<size_t>(ring_capacity);
+  }
   BeginTuning(ring_capacity);
+  TellDepthAskedFor();
   rings_agreed_ = true;
   // After the streams' rings, for the measurement's counts against the same limits.
   if (measures_io_) measuring_io_ = std::make_unique<Aside<IoCosts>>(IoMeasurement());

@@ -194,6 +194,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   bool Reaches(const Order& order, int64_t epoch) const { return order.Reaches(epoch, options_.batch_size * options_.world_size); }
 
   // With the lock held.
+  void TellDepthAskedFor();
+  void Warn(std::string warning);
   void BeginTuning(int64_t ring_capacity);
   void SetDepth();
   void SetPrefetch();
@@ -261,6 +263,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   std::unique_ptr<DevicePath> device_path_;  // likewise
   int64_t quarantine_max_bytes_ = 0;
   int32_t seat_ = -1;  // of the runtime's; -1: not yet
+  int32_t beyond_budget_ = 0;         // of leased_depth_: asked for explicitly, and not of the runtime's budget
   int32_t leased_depth_ = 0;
   bool leased_memory_ = false;
   std::vector<StreamPlacement> placement_;

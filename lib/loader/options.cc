@@ -209,7 +209,7 @@ const Table& Rows() {
        &LoaderOptions::io_workers,
        0,
        4096},
-      {{"open_files", "speed", "integer", "files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none"},
+      {{"open_files", "speed", "integer", "files kept open from one read to the next; -1: half of RLIMIT_NOFILE at most; 0: none"},
        &LoaderOptions::open_files,
        -1,
        1 << 20},

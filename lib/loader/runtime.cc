@@ -113,6 +113,8 @@ std::shared_ptr<OpenFiles> RuntimeCore::FilesOf(const std::shared_ptr<const Mani
 std::shared_ptr<PreadPool> RuntimeCore::Pool(int io_workers) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (pool_ == nullptr) pool_ = std::make_shared<PreadPool>(std::max(io_workers, options_.io_workers));
+  // A loader that asks for more than the one that made it gets them.
+  if (const int more = io_workers - pool_->worker_max(); more > 0) pool_->AddWorkers(more);
   return pool_;
 }
 

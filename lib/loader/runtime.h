@@ -61,6 +61,7 @@ class RuntimeCore {
   int32_t LeaseDeeper(int32_t have, int32_t wanted);
   void ReturnDeeper(int32_t depth);
   // What one loader may have at most.
+  bool depth_was_set() const { return options_.queue_depth > 0; }
   int32_t depth_most() const { return depth_most_ / seats(); }
 
   // Takes memory out of the process's budget.

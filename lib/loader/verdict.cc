@@ -88,6 +88,15 @@ void Judge(EpochReport& report, const JudgeFigures& figures) {
                                      figures.tuned.empty() ? "raise " + raise : "m" + tried);
     return;
   }
+  if (figures.memory_share > 0.5) {
+    // No store is behind these times, whatever their shape: a copy by a thread that gets too little of its core, or too few threads.
+    report.bound = Bound::kCpu;
+    report.verdict = absl::StrFormat("cpu: %s; %.0f %% of the reads found their bytes in the page cache, so that no store was waited for; the "
+                                     "%d streams ran or waited for their cores %.0f %% of it. Raise cpu_share (more streams), or pack small "
+                                     "files",
+                                     wait, 100 * figures.memory_share, streams, 100 * cpu_share);
+    return;
+  }
   // A transfer's time is its floor (paid also with nothing else in flight) and a part that grows with the bytes in flight.
   if (report.latency_floor_us > 0.5 * report.read_latency_us) {
     report.bound = Bound::kStoreLatency;

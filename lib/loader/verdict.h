@@ -18,6 +18,7 @@ struct JudgeFigures {
   double process_cpu_share = 0;  // CPU time that the process used, as a share of all its allowed cores
   double blocked_s = 0;          // the streams slept with requests in flight, summed
   double stream_demand_s = -1;   // CPU time that the streams' threads wanted: used, or waited for behind others; -1: not known
+  double memory_share = 0;       // of the requests: their bytes were in the page cache
   double worker_cpu_share = 0;   // of the pread pool's time at requests: CPU time that its threads wanted
 };
 

@@ -56,7 +56,11 @@ absl::Status TryUring(UringFeatures& features) {
   if (::pwrite(probe->file.get(), content.data(), content.size(), 0) != static_cast<ssize_t>(content.size())) {
     return IoError(errno, "writing 64 bytes to a memfd");
   }
-  probe->store = std::make_unique<OneFile>(absl::StrCat("/proc/", ::getpid(), "/fd/", probe->file.get()));
+  // A memfd has no other name. Without /proc (a bare chroot) the root folder serves: its read has to be answered with EISDIR.
+  std::string path = absl::StrCat("/proc/", ::getpid(), "/fd/", probe->file.get());
+  const bool has_name = ::access(path.c_str(), R_OK) == 0;
+  if (!has_name) path = "/";
+  probe->store = std::make_unique<OneFile>(std::move(path));
 
   absl::StatusOr<std::unique_ptr<Ring>> made = MakeUringRing(*probe->store, {.capacity = 4, .io_worker_max = 1}, &features);
   if (!made.ok()) return made.status();
@@ -76,6 +80,7 @@ absl::Status TryUring(UringFeatures& features) {
                          : absl::UnavailableError(absl::StrCat(status.message(), "; use engine=threads"));
     }
   }
+  if (!has_name && completion.error_number == EISDIR && completion.stage == RequestStage::kTransfer) return absl::OkStatus();
   if (completion.error_number != 0) {
     return absl::UnavailableError(
         absl::StrCat("io_uring ", completion.stage == RequestStage::kOpen ? "openat with a direct descriptor" : "read", ": ",

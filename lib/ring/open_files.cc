@@ -22,6 +22,7 @@ namespace {
 constexpr int kLowDescriptors = 1024;
 constexpr int64_t kFilesMost = (1 << 20) - 2;  // what a word has bits for
 constexpr int64_t kReserveShare = 32;
+constexpr int64_t kFolderShare = 4;  // as FileStore has it
 constexpr int64_t kShedLeast = 16;
 constexpr int64_t kShedShare = 16;
 
@@ -162,7 +163,7 @@ void OpenFiles::Close(uint64_t word) {
   Unreserve();
 }
 
-OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted, int64_t beside) {
+OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted, int64_t beside, int64_t folders) {
   OpenFilesLimit found;
   if (asked == 0) {
     found.why = "none is kept open: open_files is 0";
@@ -179,13 +180,16 @@ OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted, int64_t beside)
   const auto soft = static_cast<int64_t>(std::min<rlim_t>(limit.rlim_cur, 2 * kFilesMost));
   const auto hard = static_cast<int64_t>(std::min<rlim_t>(limit.rlim_max, 2 * kFilesMost));
   const auto room = [&](int64_t descriptors) {
-    return std::max<int64_t>(0, descriptors - used - beside - std::max(kDescriptorReserve, descriptors / kReserveShare));
+    const int64_t ours = beside + std::min(folders, descriptors / kFolderShare);
+    const int64_t left = descriptors - used - ours - std::max(kDescriptorReserve, descriptors / kReserveShare);
+    return std::max<int64_t>(0, asked < 0 ? std::min(left, descriptors / 2 - ours) : left);
   };
   int64_t have = soft;
   std::string raised;
   if (room(soft) < most && hard > soft) {
     const int64_t need = most + used + beside + kDescriptorReserve;
-    const int64_t raise_to = std::min(hard, need + need / (kReserveShare - 1) + 1);
+    const int64_t half = asked < 0 ? 2 * (most + beside + folders) + 1 : 0;
+    const int64_t raise_to = std::min(hard, std::max(half, need + folders + (need + folders) / (kReserveShare - 1) + 1));
     rlimit more = limit;
     more.rlim_cur = static_cast<rlim_t>(raise_to);
     if (::setrlimit(RLIMIT_NOFILE, &more) == 0) {
@@ -198,7 +202,9 @@ OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted, int64_t beside)
   found.files_max = std::min(most, room(have));
   found.why = absl::StrCat("up to ", found.files_max, " of ", wanted, " files stay open; RLIMIT_NOFILE is ", have, raised, ", ", used,
                            " descriptors were in use");
-  if (found.files_max < most) absl::StrAppend(&found.why, "; raise it (ulimit -n) to keep more");
+  if (found.files_max == most) return found;
+  absl::StrAppend(&found.why, asked < 0 ? ", and half of it is left to the program; raise it (ulimit -n), or set open_files, to keep more"
+                                        : "; raise it (ulimit -n) to keep more");
   return found;
 }
 

@@ -83,9 +83,11 @@ struct OpenFilesLimit {
 };
 
 // What RLIMIT_NOFILE allows beside what is open already and a reserve for the rest of the program (kDescriptorReserve, or 1/32 of the
-// limit). The soft limit is raised towards the hard one as far as `wanted` files need it. `files_max` is at most `wanted`, and at most
-// `asked` where that is not -1. `beside`: descriptors that reads of other files need at the same time.
-OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted, int64_t beside = 0);
+// limit). Where no number was asked for (`asked` = -1), kept files and `folders`, which are kept open too, take half of the limit at most:
+// the other half is the program's, whose files, sockets and workers come later. The soft limit is raised towards the hard one as far as
+// `wanted` files need it. `files_max` is at most `wanted`, and at most `asked` where that is not -1. `beside`: descriptors that reads of
+// other files need at the same time.
+OpenFilesLimit FindOpenFilesLimit(int64_t asked, int64_t wanted, int64_t beside = 0, int64_t folders = 0);
 
 }  // namespace penstock
 

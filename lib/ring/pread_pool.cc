@@ -32,6 +32,7 @@
 #include "base/fork_guard.h"
 #include "base/log.h"
 #include "base/thread_demand.h"
+#include "base/thread_error.h"
 #include "ring/open_flags.h"
 #include "ring/pool_ring_state.h"
 
@@ -221,8 +222,7 @@ void PreadPoolState::StartWorker(const std::shared_ptr<PreadPoolState>& self) {
     workers.pop_back();
     if (!start_failed) {
       Log(workers.empty() ? LogLevel::kError : LogLevel::kWarning,
-          absl::StrCat("pread pool: no more than ", workers.size(), " of ", worker_max, " threads: ", error.what(),
-                       "; raise RLIMIT_NPROC or the pids cgroup's limit"));
+          absl::StrCat("pread pool: no more than ", workers.size(), " of ", worker_max, " threads: ", error.what(), "; ", ThreadCure()));
     }
     start_failed = true;
   }

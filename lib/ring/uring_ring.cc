@@ -8,7 +8,8 @@
 // with an fadvise of nothing before it, which answers within the submission, and ESPIPE for a FIFO (mm/fadvise.c), and the caller's byte
 // beyond the end tells a device. The read itself is tried with RWF_NOWAIT first: what is in the page cache comes at once, a byte beyond the
 // end costs nothing then, and a FIFO or a terminal without input does not hang. Where reads mostly have to wait, the try is left out, and
-// the fadvise is a link before the read. A read that waits for long anyway is looked at by statx, and cancelled if it is of no file.
+// the read of a FIFO is cancelled. A read that waits for long anyway is looked at by statx, and cancelled if it is of no file. (Not a link:
+// Linux 6.18 asks a FUSE server that answers EOPNOTSUPP to the read of a link again and again.)
 //
 // Where the time of modification is wanted, a statx by path follows the last read: a direct descriptor has no fstat. It comes after the
 // bytes, so that a file replaced before or while it was read shows.
@@ -516,8 +517,7 @@ class UringRing final : public Ring {
             if (buffered && slot.file < 0 && !slot.gated) {
               slot.gated = true;
               ::io_uring_prep_fadvise(sqe, file, 0, 0, POSIX_FADV_NORMAL);
-              // A link that is skipped would take its read's completion with it when it fails (io_uring_enter(2), IOSQE_CQE_SKIP_SUCCESS).
-              sqe->flags |= IOSQE_FIXED_FILE | (slot.nowait ? kCqeSkipSuccess : IOSQE_IO_LINK);
+              sqe->flags |= IOSQE_FIXED_FILE | kCqeSkipSuccess;
               sqe->user_data = UserData(Op::kGate, index, slot.generation);
               sqe = ::io_uring_get_sqe(&ring_);
             }
@@ -667,7 +667,6 @@ class UringRing final : public Ring {
       // The file system does not know the question: the file is asked by its name in the end.
       slot.type_unknown = true;
       slot.gate_error = 0;
-      if (result == -ECANCELED) return todo_.Push(index);
     }
     if (slot.nowait && !slot.cancelled && (result == -EAGAIN || result == -EOPNOTSUPP)) {
       // EAGAIN: it is not in the page cache, and then the next ones are not either. EOPNOTSUPP: not on this file system.
@@ -726,10 +725,12 @@ class UringRing final : public Ring {
     Finish(index);
   }
 
-  // It comes before the read's own completion: both end within the submission, or the read is a link behind it.
+  // Only an error comes, and before the read's own completion: it ends within the submission, ahead of the read.
   void OnGate(uint32_t index, uint64_t generation, int result) {
     Slot& slot = slots_[index];
-    if (generation == GenerationOf(UserData(Op::kGate, index, slot.generation)) && result < 0) slot.gate_error = -result;
+    if (generation != GenerationOf(UserData(Op::kGate, index, slot.generation)) || result >= 0 || !slot.in_kernel) return;
+    slot.gate_error = -result;
+    if (result == -ESPIPE && !slot.nowait && !slot.cancelled) cancels_.push_back(slot.user_data);
   }
 
   void OnLook(uint32_t index, uint64_t generation, int result) {

@@ -58,3 +58,7 @@ TEST_CASE("a cure is one for the operation that failed", "[base]") {
   CHECK(IoError(ENOENT, "open of a", IoOperation::kWrite).message().find("Make the folder") != std::string::npos);
   CHECK(IoError(EACCES, "open of a", IoOperation::kWrite).message().find("write permission") != std::string::npos);
 }
+
+TEST_CASE("a call that a filter hides has a cause", "[base]") {
+  CHECK(IoError(ENOSYS, "scan: statx of a").message().find("seccomp") != std::string::npos);
+}

@@ -434,7 +434,8 @@ TEST_CASE("a device or a FIFO in the place of a shard of records is an error by 
         options.open_files = open_files;
         options.deadline_s = 20;
         options.policy = ErrorPolicy::kSkip;
-        options.skip_max = 100;
+        options.skip_max = options.skip_run_max = 100;
+        options.skip_share_max = 1;
         const UniqueFd held = impostor.put(data.root() + "/" + victim, 65536);
         {
           auto loader = MustOpen(options);

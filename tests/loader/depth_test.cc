@@ -197,3 +197,59 @@ TEST_CASE("where reads return at once the depth is what it was", "[depth]") {
     CHECK(setup.queue_depth_why.find("answers at once") != std::string::npos);
   }
 }
+
+TEST_CASE("reads in flight that are asked for are taken, or the report says how many are there and why", "[depth]") {
+  DataSet data(60, -4096);
+  for (const EngineOption engine : Engines()) {
+    LoaderOptions options = data.Options(20);
+    options.streams = 2;
+    options.engine = engine;
+    options.queue_depth = 1024;
+    {
+      auto loader = MustOpen(options, Runtime::Create());
+      CHECK(loader->setup().queue_depth == 1024);
+      CHECK(loader->setup().queue_depth_why == "asked for");
+      CHECK(loader->setup().warnings.empty());
+      CHECK(TakeEpoch(*loader).size() == 60);
+    }
+    {
+      // What one asked for takes nothing from those that did not.
+      const auto runtime = Runtime::Create();
+      auto first = MustOpen(options, runtime);
+      LoaderOptions second = options;
+      second.queue_depth = 0;
+      CHECK(MustOpen(second, runtime)->setup().queue_depth >= 2);
+      CHECK(first->setup().queue_depth == 1024);
+    }
+    RuntimeOptions runtime;
+    runtime.queue_depth = 200;
+    {
+      const SetupReport setup = MustOpen(options, Runtime::Create(runtime))->setup();
+      CHECK(setup.queue_depth == 200);
+      CHECK(setup.queue_depth_why.find("200 instead of the 1024 asked for: RuntimeOptions::queue_depth") == 0);
+      REQUIRE(setup.warnings.size() == 1);
+      CHECK(setup.warnings[0].find("queue_depth: 200 instead of the 1024") == 0);
+    }
+    options.queue_depth = 1;
+    CHECK(MustOpen(options, Runtime::Create())->setup().queue_depth_why.find("2 instead of the 1 asked for: each of 2 streams") == 0);
+    options.queue_depth = 101;
+    CHECK(MustOpen(options, Runtime::Create())->setup().queue_depth_why.find("100 instead of the 101 asked for") == 0);
+  }
+}
+
+TEST_CASE("a loader that asks for more threads than the shared pool has gets them", "[depth]") {
+  DataSet data(60, -4096);
+  const auto runtime = Runtime::Create();
+  LoaderOptions options = data.Options();
+  options.engine = EngineOption::kThreads;
+  auto first = MustOpen(options, runtime);
+  options.io_workers = 40;
+  auto second = MustOpen(options, runtime);
+  CHECK(second->setup().io_workers == 40);
+  CHECK(second->setup().warnings.empty());
+  options.io_workers = 8;
+  const SetupReport fewer = MustOpen(options, runtime)->setup();
+  CHECK(fewer.io_workers == 40);
+  REQUIRE(fewer.warnings.size() == 1);
+  CHECK(fewer.warnings[0].find("io_workers = 8 was asked for") == 0);
+}

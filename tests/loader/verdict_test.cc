@@ -98,3 +98,21 @@ TEST_CASE("each cause gets its own verdict", "[verdict]") {
   Judge(report, {.queue_depth = 64, .process_cpu_share = 0.9, .blocked_s = 1});
   CHECK(report.bound == Bound::kCpu);
 }
+
+TEST_CASE("reads from the page cache are no latency of a store, whatever their times look like", "[verdict]") {
+  EpochReport report = Waiting();
+  report.latency_floor_us = 900;
+  JudgeFigures figures{.queue_depth = 64, .process_cpu_share = 0.1, .blocked_s = 9};
+  figures.memory_share = 0.98;
+  Judge(report, figures);
+  CHECK(report.bound == Bound::kCpu);
+  CHECK(report.verdict.find("98 % of the reads found their bytes in the page cache") != std::string::npos);
+  CHECK(report.verdict.find("bring the store nearer") == std::string::npos);
+  report.latency_floor_us = 10;
+  Judge(report, figures);
+  CHECK(report.verdict.find("Use a faster store") == std::string::npos);
+  figures.memory_share = 0.2;
+  report.latency_floor_us = 900;
+  Judge(report, figures);
+  CHECK(report.bound == Bound::kStoreLatency);
+}

@@ -64,7 +64,7 @@ void CheckPlan(const Input& input, const PlanOptions& options, const BatchPlan& 
     next_sample += piece.sample_count;
     for (uint32_t e = piece.first_extent; e < piece.first_extent + piece.extent_count; ++e) {
       const Extent& extent = plan.extents[e];
-      REQUIRE(extent.need_bytes > 0);
+      REQUIRE((extent.need_bytes > 0 || extent.ask_beyond));
       REQUIRE(extent.length_bytes >= extent.need_bytes);
       REQUIRE(extent.use_count > 0);
       std::vector<int>& target = options.scratch ? scratch : memory;
@@ -258,15 +258,35 @@ TEST_CASE("dense batches have one stride and refuse unequal sizes", "[plan]") {
   CHECK(std::string(status.message()).find("1009") != std::string::npos);
 }
 
-TEST_CASE("growth of a whole file is asked for where there is room", "[plan]") {
+TEST_CASE("growth of a whole file is asked for in its place, or in the ring's where that is full", "[plan]") {
   Input input;
   input.AddFile(100);
   input.AddFile(128);
+  input.AddFile(0);
   PlanOptions options;
   BatchPlan plan;
+  for (const bool dense : {false, true}) {
+    for (const uint64_t alignment : {0, 512}) {
+      Input equal;
+      for (int i = 0; i < 3; ++i) equal.AddFile(1024);
+      options.dense = dense;
+      options.direct_alignment = alignment;
+      REQUIRE_OK(PlanBatch(equal.samples, equal.ranges, options, plan));
+      for (const Extent& extent : plan.extents) {
+        CHECK(extent.length_bytes == 1024);  // its place is full to the last byte
+        CHECK(extent.ask_beyond);
+      }
+    }
+  }
+  options = PlanOptions();
   REQUIRE_OK(PlanBatch(input.samples, input.ranges, options, plan));
+  REQUIRE(plan.extents.size() == 3);
   CHECK(plan.extents[0].length_bytes == 101);
-  CHECK(plan.extents[1].length_bytes == 128);  // its place is full to the last byte
+  CHECK_FALSE(plan.extents[0].ask_beyond);
+  CHECK(plan.extents[1].length_bytes == 128);
+  CHECK(plan.extents[1].ask_beyond);
+  CHECK(plan.extents[2].need_bytes == 0);
+  CHECK(plan.extents[2].ask_beyond);
 }
 
 TEST_CASE("the bound on a batch holds for every batch", "[plan]") {

@@ -1,8 +1,11 @@
 // Which engine is chosen, and what a user is told where limits and policies stand in the way.
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/io_error.h"
 #include "ring/backends.h"
 #include "support/child.h"
 #include "support/seccomp.h"
@@ -20,6 +23,20 @@ TEST_CASE("the probe names the engine and the kernel", "[ring]") {
   CHECK_FALSE(choice.why.empty());
   CHECK(choice.engine == (choice.uring.ok() ? Engine::kUring : Engine::kThreads));
   if (choice.uring.ok()) CHECK(choice.features.sq_entries >= 4);
+}
+
+TEST_CASE("io_uring is found to work where there is no /proc", "[ring]") {
+  if (const EngineChoice choice = ProbeEngine(Engine::kAuto); !choice.uring.ok()) SkipTest(choice.why);
+  const std::string result = InChild([]() -> std::string {
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 || ::umount2("/proc", MNT_DETACH) != 0) {
+      return absl::StrCat("skip /proc cannot be taken away: ", ErrnoText(errno));
+    }
+    if (::access("/proc/self", F_OK) == 0) return "skip there is another /proc below";
+    const EngineChoice choice = ProbeEngine(Engine::kAuto);
+    return choice.engine == Engine::kUring ? "" : choice.why;
+  });
+  if (result.rfind("skip ", 0) == 0) SkipTest(result);
+  CHECK(result == "");
 }
 
 TEST_CASE("threads are chosen when asked for even where io_uring works", "[ring]") {

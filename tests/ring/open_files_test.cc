@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "ring/backends.h"
+#include "support/child.h"
 
 #include <catch2/catch.hpp>
 
@@ -220,6 +221,30 @@ TEST_CASE("the soft limit of descriptors is raised as far as the files need it, 
   CHECK(FindOpenFilesLimit(10, 1000).files_max == 10);
   CHECK(FindOpenFilesLimit(0, 1000).files_max == 0);
   CHECK(FindOpenFilesLimit(-1, 1 << 30).files_max < (1 << 20));
+}
+
+TEST_CASE("half of the descriptors are left to the program where no number was asked for", "[ring]") {
+  for (const rlim_t limit : {rlim_t{1024}, rlim_t{4096}, rlim_t{20000}}) {
+    const std::string result = InChild([&]() -> std::string {
+      const rlimit both{limit, limit};
+      if (::setrlimit(RLIMIT_NOFILE, &both) != 0) return "skip setrlimit";
+      const auto most = static_cast<int64_t>(limit);
+      for (const int64_t folders : {int64_t{0}, most / 8, most}) {
+        for (const int64_t beside : {int64_t{0}, int64_t{100}}) {
+          const OpenFilesLimit found = FindOpenFilesLimit(-1, 1 << 19, beside, folders);
+          const int64_t ours = found.files_max + beside + std::min(folders, most / 4);
+          if (found.files_max < 0 || (found.files_max > 0 && ours > most / 2)) return found.why;
+          if (folders == 0 && limit == 20000 && ours < most / 2 - 1) return found.why;
+          if (found.why.find("half of it is left to the program") == std::string::npos) return found.why;
+          // Who asks for more gets more.
+          if (limit == 20000 && FindOpenFilesLimit(1 << 19, 1 << 19, beside, folders).files_max <= found.files_max) return "not more";
+        }
+      }
+      return "";
+    });
+    if (result.rfind("skip ", 0) == 0) SkipTest(result);
+    CHECK(result == "");
+  }
 }
 
 TEST_CASE("large tables leave the low descriptors to the program", "[ring]") {

@@ -87,7 +87,7 @@ class LoaderOptions(TypedDict, total=False):
     io_workers: int
     """both io-wq limits; threads of the pread pool; 0: 16, or 64 for direct reads of files; tuned on network file systems"""
     open_files: int
-    """files kept open from one read to the next; -1: what RLIMIT_NOFILE allows; 0: none"""
+    """files kept open from one read to the next; -1: half of RLIMIT_NOFILE at most; 0: none"""
     huge_pages: bool
     """2 MiB pages where they can be had"""
     pin_cpus: bool
