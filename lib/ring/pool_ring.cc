@@ -158,7 +158,7 @@ class PoolRing final : public Ring {
         read_now_skip_ = read_now_misses_;
         return false;
       }
-      done = slot.progress.Advance(result) == Progress::Next::kDone;
+      done = slot.progress.Advance(result, /*may_stop=*/true) == Progress::Next::kDone;
     }
     read_now_misses_ = 0;
     slot.progress.SetFromMemory(true);

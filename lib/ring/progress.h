@@ -63,15 +63,20 @@ class Progress {
             static_cast<uint32_t>(beyond)};
   }
 
-  // Takes the result of a chunk: bytes, or a negative errno.
-  Next Advance(int64_t result) {
+  // Takes the result of a chunk: bytes, or a negative errno. `may_stop`: it may have ended at a page's border though more is there: a read
+  // that does not wait ends where the page cache does (filemap_read, Linux 6.18), and one of /dev/zero where another thread wants the CPU.
+  Next Advance(int64_t result, bool may_stop = false) {
     ++chunks_;
     if (result > 0) {
       PENSTOCK_CHECK(request_.length_bytes + (request_.ask_beyond ? BeyondBytes() : 0) - done_bytes_ >= static_cast<uint64_t>(result),
                      "more bytes came than were asked for");
       done_bytes_ += static_cast<uint64_t>(result);
       retries_in_a_row_ = 0;
-      return done_bytes_ >= request_.need_bytes ? Next::kDone : Next::kTransfer;
+      if (done_bytes_ < request_.need_bytes) return Next::kTransfer;
+      // All has come, and nothing of what was asked for beyond it: is that the object's end? Within a page it is.
+      const bool at_border = (request_.offset_bytes + done_bytes_) % kPageBytes == 0;
+      const bool asked_beyond = request_.ask_beyond || request_.length_bytes > request_.need_bytes;
+      return may_stop && at_border && asked_beyond && done_bytes_ == request_.need_bytes ? Next::kTransfer : Next::kDone;
     }
     if (result == 0) return Next::kDone;  // the object ended, or it was a sync
     if (result == -EINTR || result == -EAGAIN) {
@@ -158,6 +163,7 @@ class Progress {
   // To ask for behind the object: one byte, or as many as a direct read takes.
   uint64_t BeyondBytes() const { return direct_ ? kDirectBytes : 1; }
 
+  static constexpr uint64_t kPageBytes = 4096;  // the smallest; larger ones have their borders at such places too
   static constexpr uint64_t kDirectBytes = 4096;
   static constexpr uint64_t kSlackBytes = 4096;
   static constexpr uint64_t kChunkBytesMax = uint64_t{1} << 30;  // read(2) transfers at most 0x7ffff000 bytes

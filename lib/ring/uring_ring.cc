@@ -677,7 +677,7 @@ class UringRing final : public Ring {
     }
     if (slot.nowait && result >= 0) nowait_misses_ = 0;
     if (slot.cancelled && (result == -EINTR || result == -EAGAIN)) result = -ECANCELED;
-    Progress::Next next = slot.progress.Advance(result);
+    Progress::Next next = slot.progress.Advance(result, !slot.progress.direct() && (slot.nowait || slot.file < 0));
     if (next != Progress::Next::kDone && slot.cancelled) {
       slot.progress.Fail(ECANCELED, RequestStage::kTransfer);
       next = Progress::Next::kDone;

@@ -160,6 +160,34 @@ TEMPLATE_TEST_CASE("what is no regular file fails and brings no byte whichever w
   }
 }
 
+// A read that does not wait ends where the page cache does, and that may be where the file ended when it was indexed.
+TEMPLATE_TEST_CASE("a longer file is seen where only what was indexed of it is in the page cache", "[ring]", FILE_BACKENDS) {
+  for (const bool kept : {false, true}) {
+    for (const uint64_t room : {4096u, 4097u}) {
+      RingOptions options;
+      if (kept) options.open_files = std::make_shared<OpenFiles>(10, false);
+      TestType backend(options);
+      const uint32_t object = backend.AddObject(1 << 20);
+      std::vector<std::byte> memory(8192);
+      const Request request{
+          .ask_beyond = room == 4096, .object = object, .length_bytes = room, .need_bytes = 4096, .destination = memory.data()};
+      for (int round = 0; round < 3; ++round) {
+        INFO("kept " << kept << ", room " << room << ", round " << round);
+        const UniqueFd fd(::open(backend.PathOf(object).c_str(), O_RDONLY | O_CLOEXEC));
+        REQUIRE(::fdatasync(fd.get()) == 0);
+        REQUIRE(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED) == 0);
+        REQUIRE(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM) == 0);
+        char page[4096];
+        REQUIRE(::pread(fd.get(), page, sizeof page, 0) == 4096);
+        const Completion done = RunOne(backend.ring(), request);
+        CHECK(done.error_number == 0);
+        CHECK(done.bytes > 4096);
+        CHECK((TextOf(memory, 4096) == ContentOf(object, 4096)));
+      }
+    }
+  }
+}
+
 TEMPLATE_TEST_CASE("a byte beyond what there is room for is seen and lands elsewhere", "[ring]", FILE_BACKENDS) {
   for (const uint64_t read_bytes_max : {uint64_t{4096}, uint64_t{512} << 10}) {
     for (const uint64_t size : {0u, 64u, 4096u, 8192u, 64u << 10}) {
