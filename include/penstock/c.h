@@ -141,10 +141,12 @@ PENSTOCK_C_API penstock_code penstock_topology_json(char **json, penstock_error 
 /* What bounds this machine and what to change, as JSON: {"findings": [{"level": "good|note|problem", "subject", "seen", "advice"}],
    "topology": "..."}. `root`, optional: a data set to look at too. Threads: any. */
 PENSTOCK_C_API penstock_code penstock_doctor_json(const char *root, char **json, penstock_error **error);
-/* Which process of a training job this is: from the arguments where they are not -1, else from torchrun's, MPI's or Slurm's environment:
-   {"rank", "world_size", "local_rank", "local_world_size", "source"}.
-   Errors:   INVALID_ARGUMENT  launchers disagree, or a value is none.   Threads: none may change the environment meanwhile. */
-PENSTOCK_C_API penstock_code penstock_rank_json(int32_t rank, int32_t world_size, char **json, penstock_error **error);
+/* Which process of a training job this is: from the arguments where they are not -1, else from the environment of torchrun, MPI, jsrun,
+   Flux or Slurm: {"rank", "world_size", "local_rank", "local_world_size", "source", "text"}. `source`, optional: what the arguments are
+   called there; NULL: "arguments".
+   Errors:   INVALID_ARGUMENT  launchers disagree, a launcher's variables are not complete, or a value is no number.
+   Threads:  none may change the environment meanwhile. */
+PENSTOCK_C_API penstock_code penstock_rank_json(int32_t rank, int32_t world_size, const char *source, char **json, penstock_error **error);
 
 /* ---- The manifest ---------------------------------------------------------------------------------------------------------- */
 

@@ -79,6 +79,7 @@ struct LoaderOptions {
   std::optional<int64_t> epoch_samples;   // of a mixture: positions of an epoch, over all ranks; 0: as many as its members have samples. 0
   int32_t rank = -1;          // 0 <= rank < world_size; -1: ask the launcher's environment
   int32_t world_size = -1;
+  std::string rank_source;    // what gave rank and world_size, as setup() and the log name it; empty: "arguments"
   int64_t batch_size = 256;   // samples, of this rank and step
   std::optional<uint64_t> seed;            // 0
   std::optional<bool> shuffle;             // true

@@ -101,6 +101,11 @@ struct MemberReport {
 
 /// How a loader was set up: what was chosen, and why.
 struct SetupReport {
+  int32_t rank = 0;
+  int32_t world_size = 1;
+  int32_t local_rank = 0;    // of the ranks on this node, as far as the launcher says
+  int32_t local_world_size = 1;
+  std::string rank_why;      // "rank 3 of 8 (from torchrun; local rank 1 of 4)"
   std::string engine;        // "uring", "threads"
   std::string engine_why;
   std::string io;            // "buffered", "direct"

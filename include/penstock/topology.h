@@ -95,20 +95,30 @@ struct RankInfo {
   int world_size = 1;
   int local_rank = 0;
   int local_world_size = 1;
-  std::string source;  ///< "arguments", "torchrun", "Open MPI", "MPICH (PMI)", "MVAPICH2", "Slurm", "single process"
+  /// "arguments", "torchrun", "RANK and WORLD_SIZE", "Open MPI", "MPICH (PMI)", "MVAPICH2", "jsrun", "Flux", "Slurm", "single process"; or
+  /// what the caller of DiscoverRank() calls its arguments ("torch.distributed").
+  std::string source;
+
+  /// "rank 3 of 8 (from torchrun; local rank 1 of 4)".
+  PENSTOCK_EXPORT std::string ToText() const;
 };
 
 /// Finds out the rank: from the arguments where they are not -1, else from the launcher's environment variables, else this is
-/// a single process. The order is torchrun (or RANK and WORLD_SIZE), Open MPI, PMI, MVAPICH2, Slurm. With arguments the launcher
-/// still says the local rank, as far as it can.
+/// a single process. The order is torchrun (or RANK and WORLD_SIZE), Open MPI, PMI (with the local numbers of Hydra, Cray or PALS),
+/// MVAPICH2, jsrun, Flux, Slurm. With arguments the launcher still says the local rank, as far as it can. `source` is what the arguments
+/// are called in RankInfo::source; empty: "arguments".
+///
+/// A set of variables that is not complete (LOCAL_RANK without RANK, PMIX_RANK without a size) is an error unless a launcher's set is
+/// complete: such a process is one of several, and would read all of the data.
 ///
 /// Slurm counts only inside a step (SLURM_STEP_NUM_TASKS): a batch script sees the job's SLURM_NTASKS too, but is one
 /// process. It is not compared with the others, since its variables are then those of their daemons.
 ///
-/// Errors:   InvalidArgument  only one of rank and world_size is given; a value is not a number or out of range; or two launchers
-///           disagree. The message names the variables and values. Giving both arguments ends such a dispute.
+/// Errors:   InvalidArgument  only one of rank and world_size is given; a value is not a number or out of range; a launcher's variables are
+///           not complete; or two launchers disagree. The message names the variables and values. Giving both arguments ends such a dispute.
 /// Threads:  as `getenv`.
-PENSTOCK_EXPORT absl::StatusOr<RankInfo> DiscoverRank(int rank, int world_size, const std::function<const char*(const char*)>& getenv);
+PENSTOCK_EXPORT absl::StatusOr<RankInfo> DiscoverRank(int rank, int world_size, const std::function<const char*(const char*)>& getenv,
+                                                      absl::string_view source = "");
 
 }  // namespace penstock
 

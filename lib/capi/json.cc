@@ -81,7 +81,12 @@ std::string ToJson(const SetupReport& setup) {
                        {"first_id", member.first_id},
                        {"period_samples", member.period_samples}});
   }
-  return Text({{"engine", setup.engine},
+  return Text({{"rank", setup.rank},
+               {"world_size", setup.world_size},
+               {"local_rank", setup.local_rank},
+               {"local_world_size", setup.local_world_size},
+               {"rank_why", setup.rank_why},
+               {"engine", setup.engine},
                {"engine_why", setup.engine_why},
                {"io", setup.io},
                {"io_why", setup.io_why},
@@ -150,7 +155,8 @@ std::string ToJson(const RankInfo& rank) {
                {"world_size", rank.world_size},
                {"local_rank", rank.local_rank},
                {"local_world_size", rank.local_world_size},
-               {"source", rank.source}});
+               {"source", rank.source},
+               {"text", rank.ToText()}});
 }
 
 std::string ToJson(const std::vector<FieldType>& types) {

@@ -40,12 +40,13 @@ penstock_code penstock_doctor_json(const char* root, char** json, penstock_error
   });
 }
 
-penstock_code penstock_rank_json(int32_t rank, int32_t world_size, char** json, penstock_error** error) {
+penstock_code penstock_rank_json(int32_t rank, int32_t world_size, const char* source, char** json, penstock_error** error) {
   if (json != nullptr) *json = nullptr;
   return Call(error, [&, function = __func__]() -> absl::Status {
     if (json == nullptr) return Missing(function, "json");
     const absl::StatusOr<RankInfo> found =
-        DiscoverRank(rank, world_size, [](const char* name) -> const char* { return std::getenv(name); });
+        DiscoverRank(rank, world_size, [](const char* name) -> const char* { return std::getenv(name); },
+                     source == nullptr ? "" : source);
     return found.ok() ? GiveText(ToJson(*found), json) : found.status();
   });
 }

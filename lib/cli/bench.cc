@@ -121,6 +121,7 @@ int RunBench(const BenchArguments& arguments) {
       std::printf("  %s: %lld samples, %lld of %lld positions\n", member.root.c_str(), static_cast<long long>(member.samples),
                   static_cast<long long>(member.period_samples), static_cast<long long>(setup.mixture_period));
     }
+    std::printf("%s\n", setup.rank_why.c_str());
     std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight (%s), %d batches ahead, arena %.0f MB: %s; %s\n",
                 setup.engine.c_str(), setup.engine_why.c_str(), setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.queue_depth,
                 setup.queue_depth_why.c_str(), setup.prefetch_batches, 1e-6 * static_cast<double>(setup.arena_bytes), setup.pages.c_str(), setup.binding.c_str());
@@ -207,6 +208,9 @@ int RunBench(const BenchArguments& arguments) {
       out["mb_per_s"] = 1e-6 * sums[2] / sums[0];
       out["cpu_s_per_gb"] = sums[3] / (1e-9 * sums[2]);
     }
+    out["rank"] = setup.rank;
+    out["world_size"] = setup.world_size;
+    out["rank_why"] = setup.rank_why;
     out["open_s"] = open_s;
     out["first_batch_s"] = epochs.front()["first_batch_s"];
     out["first_batch_process_s"] = first_batch_process_s;

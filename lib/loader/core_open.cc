@@ -53,8 +53,16 @@ absl::Status LoaderCore::ResolveOptions() {
     return absl::InvalidArgumentError(absl::StrCat("option piece_bytes = ", options_.piece_bytes, " is not a multiple of 4096"));
   }
   absl::StatusOr<RankInfo> rank =
-      DiscoverRank(options_.rank, options_.world_size, [](const char* name) { return static_cast<const char*>(std::getenv(name)); });
+      DiscoverRank(options_.rank, options_.world_size, [](const char* name) { return static_cast<const char*>(std::getenv(name)); },
+                   options_.rank_source);
   if (!rank.ok()) return rank.status();
+  setup_.rank = rank->rank;
+  setup_.world_size = rank->world_size;
+  setup_.local_rank = rank->local_rank;
+  setup_.local_world_size = rank->local_world_size;
+  setup_.rank_why = rank->ToText();
+  // The first line of every loader: a job whose processes are all rank 0 of 1 is seen here before it has trained on the wrong data.
+  Log(LogLevel::kInfo, absl::StrCat(options_.mixture.empty() ? EscapeName(options_.root) : "a mixture", ": ", setup_.rank_why));
   options_.rank = rank->rank;
   options_.world_size = rank->world_size;
   local_rank_ = rank->local_rank;

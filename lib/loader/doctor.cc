@@ -173,6 +173,17 @@ class Examination {
     }
   }
 
+  // Which part of the data a loader of this process would read.
+  void Rank() {
+    const absl::StatusOr<RankInfo> rank =
+        DiscoverRank(-1, -1, [](const char* name) { return static_cast<const char*>(std::getenv(name)); });
+    if (rank.ok()) {
+      Add(FindingLevel::kGood, "rank", rank->ToText());
+    } else {
+      Add(FindingLevel::kProblem, "rank", std::string(rank.status().message()), "loaders that are given no rank and world_size will not open");
+    }
+  }
+
   // By doing: containers refuse mbind(2) without CAP_SYS_NICE.
   void Binding(const Topology& topology) {
     int node = 0;
@@ -325,6 +336,7 @@ DoctorReport Examine(absl::string_view root, const TopologySource& source) {
   examination.Limits();
   examination.Memory();
   examination.Cores(source);
+  examination.Rank();
   if (!root.empty()) examination.FileSystem(std::string(root));
   return examination.Take();
 }

@@ -1,4 +1,5 @@
-// The variables are those that the launchers document, checked against Open MPI 4.1, Slurm 22.05, torchrun 2 and MPICH's Hydra.
+// The variables are those that the launchers document. Checked against Open MPI 4.1, Slurm 22.05, torchrun 2 and MPICH's Hydra; those of
+// Flux (flux-core's job shell), of jsrun (IBM's Job Step Manager) and of PALS (HPE, whose size is PMI's) are taken from their documents.
 #include <algorithm>
 #include <optional>
 #include <utility>
@@ -138,6 +139,90 @@ absl::StatusOr<std::optional<Found>> Slurm(const GetEnv& getenv) {
   return found;
 }
 
+// Flux spreads a job's tasks evenly over its nodes unless told otherwise, and says the number of nodes, but not how many tasks a node has.
+absl::StatusOr<std::optional<Found>> Flux(const GetEnv& getenv) {
+  absl::StatusOr<std::optional<Found>> found = Launcher(getenv, "Flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE", nullptr, nullptr);
+  if (!found.ok() || !found->has_value()) return found;
+  const absl::StatusOr<int> local_rank = Number(getenv, "FLUX_TASK_LOCAL_ID");
+  if (!local_rank.ok()) return local_rank.status();
+  const absl::StatusOr<int> nodes = Number(getenv, "FLUX_JOB_NNODES");
+  if (!nodes.ok()) return nodes.status();
+  RankInfo& info = (*found)->info;
+  if (*local_rank < 0 || *nodes < 1) return found;
+  const int most = (info.world_size + *nodes - 1) / *nodes;
+  // Tasks that are spread in another way: how many are here is not known.
+  if (*local_rank >= most) return found;
+  info.local_rank = *local_rank;
+  info.local_world_size = most;
+  return found;
+}
+
+// PMI's own numbers; the local ones are called one thing by Hydra, another by Cray's PMI, and another by PALS.
+absl::StatusOr<std::optional<Found>> Pmi(const GetEnv& getenv) {
+  static constexpr std::pair<const char*, const char*> kLocal[] = {{"MPI_LOCALRANKID", "MPI_LOCALNRANKS"},
+                                                                   {"PMI_LOCAL_RANK", "PMI_LOCAL_SIZE"},
+                                                                   {"PALS_LOCAL_RANKID", "PALS_LOCAL_SIZE"}};
+  const auto* local = &kLocal[0];
+  for (const auto& names : kLocal) {
+    if (Text(getenv, names.first).empty() || Text(getenv, names.second).empty()) continue;
+    local = &names;
+    break;
+  }
+  return Launcher(getenv, "MPICH (PMI)", "PMI_RANK", "PMI_SIZE", local->first, local->second);
+}
+
+// A variable that only a process of a job has, while no launcher gives both rank and size.
+absl::Status CheckNothingIsLeft(const GetEnv& getenv) {
+  // `harmless`: the largest value that a process without others may have.
+  struct Trace {
+    const char* name;
+    int harmless;
+    const char* missing;  // what would complete it
+  };
+  static constexpr Trace kTraces[] = {
+      {"RANK", -1, "WORLD_SIZE"},
+      {"WORLD_SIZE", 1, "RANK"},
+      {"LOCAL_RANK", -1, "RANK and WORLD_SIZE"},
+      {"LOCAL_WORLD_SIZE", 1, "RANK and WORLD_SIZE"},
+      {"GROUP_RANK", -1, "RANK and WORLD_SIZE"},
+      {"OMPI_COMM_WORLD_RANK", -1, "OMPI_COMM_WORLD_SIZE"},
+      {"OMPI_COMM_WORLD_SIZE", 1, "OMPI_COMM_WORLD_RANK"},
+      {"OMPI_COMM_WORLD_LOCAL_RANK", -1, "OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE"},
+      {"PMI_RANK", -1, "PMI_SIZE"},
+      {"PMI_SIZE", 1, "PMI_RANK"},
+      {"PMIX_RANK", -1, "a variable with the number of ranks (PMIx has none)"},
+      {"PMI_LOCAL_RANK", -1, "PMI_RANK and PMI_SIZE"},
+      {"MPI_LOCALRANKID", -1, "PMI_RANK and PMI_SIZE"},
+      {"MV2_COMM_WORLD_RANK", -1, "MV2_COMM_WORLD_SIZE"},
+      {"MV2_COMM_WORLD_SIZE", 1, "MV2_COMM_WORLD_RANK"},
+      {"MV2_COMM_WORLD_LOCAL_RANK", -1, "MV2_COMM_WORLD_RANK and MV2_COMM_WORLD_SIZE"},
+      {"JSM_NAMESPACE_RANK", -1, "JSM_NAMESPACE_SIZE"},
+      {"JSM_NAMESPACE_SIZE", 1, "JSM_NAMESPACE_RANK"},
+      {"JSM_NAMESPACE_LOCAL_RANK", -1, "JSM_NAMESPACE_RANK and JSM_NAMESPACE_SIZE"},
+      {"FLUX_TASK_RANK", -1, "FLUX_JOB_SIZE"},
+      {"FLUX_TASK_LOCAL_ID", -1, "FLUX_TASK_RANK and FLUX_JOB_SIZE"},
+      {"PALS_RANKID", -1, "PMI_RANK and PMI_SIZE (PALS itself does not say the number of ranks)"},
+      {"PALS_LOCAL_RANKID", -1, "PMI_RANK and PMI_SIZE (PALS itself does not say the number of ranks)"},
+      // A batch script is one process, and is told that it is the first.
+      {"SLURM_PROCID", 0, "SLURM_STEP_NUM_TASKS"},
+      {"SLURM_LOCALID", 0, "SLURM_PROCID and SLURM_STEP_NUM_TASKS"},
+  };
+  // WORLD_SIZE = 1 says all that there is to say, where no rank contradicts it.
+  const absl::StatusOr<int> world = Number(getenv, "WORLD_SIZE");
+  const bool alone = world.ok() && *world == 1;
+  for (const Trace& trace : kTraces) {
+    const absl::StatusOr<int> value = Number(getenv, trace.name);
+    if (!value.ok()) return value.status();
+    if (*value > std::max(trace.harmless, alone ? 0 : -1)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "environment: ", trace.name, " = ", *value, " is set without ", trace.missing,
+          ", so that this process cannot tell which part of the data is its own: set what is missing, give rank and world_size (0 and 1 "
+          "where this is the only process), or in Python open the loader after torch.distributed.init_process_group()"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 bool Agree(const Found& left, const Found& right) {
   return left.info.rank == right.info.rank && left.info.world_size == right.info.world_size;
 }
@@ -160,8 +245,10 @@ absl::StatusOr<RankInfo> FromEnvironment(const GetEnv& getenv) {
   absl::StatusOr<std::optional<Found>> launchers[] = {
       Launcher(getenv, "Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
           "OMPI_COMM_WORLD_LOCAL_SIZE"),
-      Launcher(getenv, "MPICH (PMI)", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+      Pmi(getenv),
       Launcher(getenv, "MVAPICH2", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
+      Launcher(getenv, "jsrun", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_LOCAL_SIZE"),
+      Flux(getenv),
   };
   // The first launcher wins; one that contradicts it (a variable left over in the shell, say) is an error.
   std::optional<Found> chosen = *std::move(torchrun);
@@ -188,15 +275,7 @@ absl::StatusOr<RankInfo> FromEnvironment(const GetEnv& getenv) {
     chosen = *std::move(slurm);
   }
   if (!chosen.has_value()) {
-    for (const auto& [set, missing] : {std::pair("RANK", "WORLD_SIZE"), std::pair("WORLD_SIZE", "RANK")}) {
-      absl::StatusOr<int> value = Number(getenv, set);
-      if (!value.ok()) return value.status();
-      // A lone WORLD_SIZE = 1 or RANK = 0 does no harm.
-      if (*value > (set == std::string("RANK") ? 0 : 1)) {
-        return absl::InvalidArgumentError(absl::StrCat("environment: ", set, " = ", *value, " but ", missing,
-                                                       " is not set: set both, or give rank and world_size"));
-      }
-    }
+    if (absl::Status status = CheckNothingIsLeft(getenv); !status.ok()) return status;
     return RankInfo{.source = "single process"};
   }
   RankInfo info = chosen->info;
@@ -216,7 +295,14 @@ absl::StatusOr<RankInfo> FromEnvironment(const GetEnv& getenv) {
 
 }  // namespace
 
-absl::StatusOr<RankInfo> DiscoverRank(int rank, int world_size, const std::function<const char*(const char*)>& getenv) {
+std::string RankInfo::ToText() const {
+  std::string text = absl::StrCat("rank ", rank, " of ", world_size, " (from ", source);
+  if (local_world_size > 1) absl::StrAppend(&text, "; local rank ", local_rank, " of ", local_world_size);
+  return text + ")";
+}
+
+absl::StatusOr<RankInfo> DiscoverRank(int rank, int world_size, const std::function<const char*(const char*)>& getenv,
+                                      absl::string_view source) {
   if (rank == -1 && world_size == -1) return FromEnvironment(getenv);
   if (rank == -1 || world_size == -1) {
     return absl::InvalidArgumentError(absl::StrCat("rank = ", rank, " and world_size = ", world_size, ": give both, or neither (-1)"));
@@ -225,13 +311,22 @@ absl::StatusOr<RankInfo> DiscoverRank(int rank, int world_size, const std::funct
     return absl::InvalidArgumentError(
         absl::StrCat("rank = ", rank, " and world_size = ", world_size, " are impossible: 0 <= rank < world_size is needed"));
   }
-  RankInfo info{.rank = rank, .world_size = world_size, .source = "arguments"};
+  RankInfo info{.rank = rank, .world_size = world_size, .source = source.empty() ? "arguments" : EscapeName(source)};
   // Which processes share this node is the launcher's knowledge, also where the arguments number a part of them only.
   const absl::StatusOr<RankInfo> environment = FromEnvironment(getenv);
   if (environment.ok()) {
     info.local_rank = environment->local_rank;
     info.local_world_size = environment->local_world_size;
     if (environment->local_world_size > 1) absl::StrAppend(&info.source, ", local rank by ", environment->source);
+  } else {
+    // LOCAL_RANK and LOCAL_WORLD_SIZE without the rest say nothing of the rank, but all that is asked for here.
+    const absl::StatusOr<int> local_rank = Number(getenv, "LOCAL_RANK");
+    const absl::StatusOr<int> local_size = Number(getenv, "LOCAL_WORLD_SIZE");
+    if (local_rank.ok() && local_size.ok() && *local_rank >= 0 && *local_rank < *local_size) {
+      info.local_rank = *local_rank;
+      info.local_world_size = *local_size;
+      absl::StrAppend(&info.source, ", local rank by LOCAL_RANK");
+    }
   }
   return info;
 }

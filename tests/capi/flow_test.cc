@@ -406,7 +406,7 @@ TEST_CASE("the machine, the rank and the doctor answer in JSON", "[capi]") {
   CHECK_FALSE(Json::parse(TakeText(json))["allowed_cpus"].empty());
   C_OK(error, penstock_doctor_json(nullptr, &json, &error));
   CHECK_FALSE(Json::parse(TakeText(json))["findings"].empty());
-  C_OK(error, penstock_rank_json(2, 5, &json, &error));
+  C_OK(error, penstock_rank_json(2, 5, NULL, &json, &error));
   const Json rank = Json::parse(TakeText(json));
   CHECK(rank["rank"] == 2);
   CHECK(rank["world_size"] == 5);

@@ -245,7 +245,7 @@ TEST_CASE("outputs that are NULL are refused by name", "[capi]") {
       {"value", [&] { return penstock_options_get(options.get(), "seed", nullptr, &error); }},
       {"json", [&] { return penstock_topology_json(nullptr, &error); }},
       {"json", [&] { return penstock_doctor_json(nullptr, nullptr, &error); }},
-      {"json", [&] { return penstock_rank_json(-1, -1, nullptr, &error); }},
+      {"json", [&] { return penstock_rank_json(-1, -1, nullptr, nullptr, &error); }},
       {"root", [&] { return penstock_manifest_open(nullptr, nullptr, &manifest, &error); }},
       {"root", [&] { return penstock_manifest_build(nullptr, nullptr, &manifest, nullptr, &error); }},
       {"root", [&] { return penstock_manifest_update(nullptr, nullptr, &manifest, nullptr, &error); }},

@@ -395,3 +395,38 @@ TEST_CASE("plan --scale says what a run costs, without data and with a data set'
   CHECK(Has(own.out, "bytes a sample"));
   CHECK(Penstock({"plan", "--samples", "100", "--batch", "10", "--scale", "--sizes", "lognormal:big"}).status == 2);
 }
+
+TEST_CASE("bench, doctor and their JSON say which rank this is, and where that comes from", "[cli]") {
+  TempFolder folder;
+  DataSet::Fill(folder.path() + "/data", 20, 100, 2);
+  const std::vector<std::string> flux = {"env", "-u", "RANK", "-u", "WORLD_SIZE", "-u", "LOCAL_RANK", "FLUX_TASK_RANK=1", "FLUX_JOB_SIZE=2",
+                                         "FLUX_TASK_LOCAL_ID=1", "FLUX_JOB_NNODES=1"};
+  const auto run = [](std::vector<std::string> words, const std::vector<std::string>& more) {
+    words.push_back(PENSTOCK_CLI);
+    words.insert(words.end(), more.begin(), more.end());
+    return Run(words);
+  };
+  const std::string why = "rank 1 of 2 (from Flux; local rank 1 of 2)";
+  const std::vector<std::string> bench = {"bench", folder.path() + "/data", "--batch", "5", "--set", "memory_bytes=8MiB"};
+  const Outcome text = run(flux, bench);
+  REQUIRE(text.status == 0);
+  CHECK(text.out.find("\n" + why + "\n") != std::string::npos);
+  CHECK(text.err.rfind("penstock: " + folder.path() + "/data: " + why + "\n", 0) == 0);
+  std::vector<std::string> json = bench;
+  json.push_back("--json");
+  const Outcome in_json = run(flux, json);
+  REQUIRE(in_json.status == 0);
+  const auto report = nlohmann::json::parse(in_json.out);
+  CHECK(report["rank"] == 1);
+  CHECK(report["world_size"] == 2);
+  CHECK(report["rank_why"] == why);
+  CHECK(report["samples"] == 10);
+  CHECK(run(flux, {"doctor"}).out.find(why) != std::string::npos);
+  // LOCAL_RANK alone: nothing is read, and doctor says so before.
+  const std::vector<std::string> lost = {"env", "-u", "RANK", "-u", "WORLD_SIZE", "LOCAL_RANK=1"};
+  const Outcome refused = run(lost, bench);
+  CHECK(refused.status == 2);
+  CHECK(refused.err.find("LOCAL_RANK = 1 is set without RANK and WORLD_SIZE") != std::string::npos);
+  CHECK(refused.err.find("give rank and world_size") != std::string::npos);
+  CHECK(run(lost, {"doctor"}).out.find("PROBLEM  rank ") != std::string::npos);
+}

@@ -30,7 +30,7 @@ def skip(reason):
 def clean_environment(base):
     """Without what a launcher around this test has set, which would be found by the ranks, too."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE")
-    prefixes = ("OMPI_", "PMI_", "PMIX_", "MV2_", "MPI_LOCAL", "GROUP_", "ROLE_", "TORCHELASTIC_")
+    prefixes = ("OMPI_", "PMI_", "PMIX_", "MV2_", "MPI_LOCAL", "GROUP_", "ROLE_", "TORCHELASTIC_", "JSM_", "FLUX_", "PALS_")
     return {
         name: value
         for name, value in base.items()

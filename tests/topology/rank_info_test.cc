@@ -69,6 +69,65 @@ TEST_CASE("each launcher is understood", "[topology]") {
   CheckRank(Found({{"RANK", "3"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "1"}, {"LOCAL_SIZE", "2"}}), 3, 4, 1, 2, "RANK and WORLD_SIZE");
 }
 
+TEST_CASE("the launchers of larger sites are understood", "[topology]") {
+  // Flux says how many nodes there are, and not how many tasks are on this one: it spreads them evenly.
+  const Environment flux = {{"FLUX_TASK_RANK", "5"}, {"FLUX_JOB_SIZE", "8"}, {"FLUX_TASK_LOCAL_ID", "1"}, {"FLUX_JOB_NNODES", "2"}};
+  CheckRank(Found(flux), 5, 8, 1, 4, "Flux");
+  CheckRank(Found({{"FLUX_TASK_RANK", "6"}, {"FLUX_JOB_SIZE", "7"}, {"FLUX_TASK_LOCAL_ID", "2"}, {"FLUX_JOB_NNODES", "2"}}), 6, 7, 2, 4,
+            "Flux");
+  CheckRank(Found({{"FLUX_TASK_RANK", "3"}, {"FLUX_JOB_SIZE", "4"}}), 3, 4, 0, 1, "Flux");
+  // Not spread evenly: which rank it is is known all the same.
+  CheckRank(Found({{"FLUX_TASK_RANK", "6"}, {"FLUX_JOB_SIZE", "8"}, {"FLUX_TASK_LOCAL_ID", "6"}, {"FLUX_JOB_NNODES", "2"}}), 6, 8, 0, 1,
+            "Flux");
+  // Flux's own PMI gives rank and size, and no local numbers.
+  CheckRank(Found(Join(flux, {{"PMI_RANK", "5"}, {"PMI_SIZE", "8"}})), 5, 8, 1, 4, "MPICH (PMI)");
+  const Environment jsrun = {{"JSM_NAMESPACE_RANK", "7"}, {"JSM_NAMESPACE_SIZE", "12"}, {"JSM_NAMESPACE_LOCAL_RANK", "1"},
+                             {"JSM_NAMESPACE_LOCAL_SIZE", "6"}, {"PMIX_RANK", "7"}};
+  CheckRank(Found(jsrun), 7, 12, 1, 6, "jsrun");
+  CheckRank(Found(Join(jsrun, {{"OMPI_COMM_WORLD_RANK", "7"}, {"OMPI_COMM_WORLD_SIZE", "12"}})), 7, 12, 1, 6, "Open MPI");
+  // PALS (HPE): the ranks are counted by Cray's PMI.
+  CheckRank(Found({{"PMI_RANK", "13"}, {"PMI_SIZE", "24"}, {"PMI_LOCAL_RANK", "1"}, {"PMI_LOCAL_SIZE", "12"}, {"PALS_RANKID", "13"}}), 13,
+            24, 1, 12, "MPICH (PMI)");
+  CheckRank(Found({{"PMI_RANK", "13"}, {"PMI_SIZE", "24"}, {"PALS_LOCAL_RANKID", "1"}, {"PALS_LOCAL_SIZE", "12"}}), 13, 24, 1, 12,
+            "MPICH (PMI)");
+  // srun --mpi=pmix: PMIx gives the rank alone, and Slurm the rest.
+  CheckRank(Found(Join(kSlurm, {{"PMIX_RANK", "6"}})), 6, 8, 0, 1, "Slurm");
+  CheckRefused(Join(flux, {{"JSM_NAMESPACE_RANK", "0"}, {"JSM_NAMESPACE_SIZE", "8"}}),
+               {"jsrun says JSM_NAMESPACE_RANK = 0", "Flux says FLUX_TASK_RANK = 5", "give rank and world_size"});
+}
+
+TEST_CASE("a process that one variable shows to be one of several is not rank 0 of 1", "[topology]") {
+  // Each alone; the others of its set were lost (a wrapper script, sudo, ssh).
+  const std::pair<const char*, const char*> traces[] = {
+      {"RANK", "0"}, {"RANK", "2"}, {"WORLD_SIZE", "8"}, {"LOCAL_RANK", "0"}, {"LOCAL_RANK", "3"}, {"LOCAL_WORLD_SIZE", "4"},
+      {"GROUP_RANK", "1"}, {"OMPI_COMM_WORLD_RANK", "0"}, {"OMPI_COMM_WORLD_SIZE", "4"}, {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+      {"PMI_RANK", "0"}, {"PMI_SIZE", "2"}, {"PMIX_RANK", "0"}, {"PMIX_RANK", "3"}, {"PMI_LOCAL_RANK", "1"}, {"MPI_LOCALRANKID", "1"},
+      {"MV2_COMM_WORLD_RANK", "1"}, {"MV2_COMM_WORLD_SIZE", "2"}, {"MV2_COMM_WORLD_LOCAL_RANK", "0"}, {"JSM_NAMESPACE_RANK", "1"},
+      {"JSM_NAMESPACE_SIZE", "6"}, {"JSM_NAMESPACE_LOCAL_RANK", "0"}, {"FLUX_TASK_RANK", "1"}, {"FLUX_TASK_LOCAL_ID", "0"},
+      {"PALS_RANKID", "4"}, {"PALS_LOCAL_RANKID", "0"}, {"SLURM_PROCID", "1"}, {"SLURM_LOCALID", "1"}};
+  for (const auto& [name, value] : traces) {
+    INFO(name << "=" << value);
+    CheckRefused({{name, value}}, {std::string(name) + " = " + value, "give rank and world_size", "init_process_group"});
+  }
+  CheckRefused({{"WORLD_SIZE", "1"}, {"LOCAL_RANK", "1"}}, {"LOCAL_RANK = 1"});
+  CheckRefused({{"LOCAL_RANK", "one"}}, {"LOCAL_RANK", "one"});
+  // One process, which its launcher counts.
+  CheckRank(Found({{"WORLD_SIZE", "1"}, {"LOCAL_RANK", "0"}, {"RANK", ""}}), 0, 1, 0, 1, "single process");
+  // The instance of Flux itself: a script in it is one process.
+  CheckRank(Found({{"FLUX_JOB_SIZE", "8"}, {"FLUX_JOB_NNODES", "2"}}), 0, 1, 0, 1, "single process");
+  // Arguments end it, and LOCAL_RANK still says where the process is on its node.
+  CheckRank(Found({{"LOCAL_RANK", "1"}}, 5, 8), 5, 8, 0, 1, "arguments");
+  CheckRank(Found({{"LOCAL_RANK", "1"}, {"LOCAL_WORLD_SIZE", "4"}}, 5, 8), 5, 8, 1, 4, "arguments, local rank by LOCAL_RANK");
+}
+
+TEST_CASE("a rank says in one line what it is and from where", "[topology]") {
+  CHECK(Found(kTorchrun).ToText() == "rank 9 of 16 (from torchrun; local rank 1 of 8)");
+  CHECK(Found({}).ToText() == "rank 0 of 1 (from single process)");
+  const absl::StatusOr<RankInfo> given = DiscoverRank(2, 4, [](const char*) -> const char* { return nullptr; }, "torch.distributed");
+  REQUIRE_OK(given);
+  CHECK(given->ToText() == "rank 2 of 4 (from torch.distributed)");
+}
+
 TEST_CASE("the tasks of a node are read from the compressed list of Slurm", "[topology]") {
   const std::pair<const char*, int> nodes[] = {{"0", 8}, {"1", 8}, {"3", 8}, {"4", 2}};
   for (const auto& [node, tasks] : nodes) {
@@ -138,8 +197,8 @@ TEST_CASE("impossible values in the environment are refused by name", "[topology
   CheckRefused({{"RANK", "one"}, {"WORLD_SIZE", "4"}}, {"RANK", "one"});
   CheckRefused({{"RANK", "-1"}, {"WORLD_SIZE", "4"}}, {"RANK", "-1"});
   CheckRefused({{"RANK", "0"}, {"WORLD_SIZE", "99999999999"}}, {"WORLD_SIZE", "99999999999"});
-  CheckRefused({{"RANK", "2"}}, {"RANK = 2", "WORLD_SIZE is not set"});
-  CheckRefused({{"WORLD_SIZE", "8"}}, {"WORLD_SIZE = 8", "RANK is not set"});
+  CheckRefused({{"RANK", "2"}}, {"RANK = 2", "without WORLD_SIZE"});
+  CheckRefused({{"WORLD_SIZE", "8"}}, {"WORLD_SIZE = 8", "without RANK"});
   CheckRefused({{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "2"}, {"LOCAL_WORLD_SIZE", "2"}}, {"LOCAL_RANK = 2",
       "LOCAL_WORLD_SIZE = 2"});
   CheckRefused({{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "0"}, {"LOCAL_WORLD_SIZE", "8"}}, {"LOCAL_WORLD_SIZE = 8",

@@ -68,7 +68,7 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "penstock_set_log": (c_int32, [LogFunction, c_void_p, _Error]),
     "penstock_topology_json": (c_int32, [_Out, _Error]),
     "penstock_doctor_json": (c_int32, [c_char_p, _Out, _Error]),
-    "penstock_rank_json": (c_int32, [c_int32, c_int32, _Out, _Error]),
+    "penstock_rank_json": (c_int32, [c_int32, c_int32, c_char_p, _Out, _Error]),
     "penstock_manifest_open": (c_int32, [c_char_p, _Handle, _Out, _Error]),
     "penstock_manifest_build": (c_int32, [c_char_p, _Handle, _Out, _Out, _Error]),
     "penstock_manifest_update": (c_int32, [c_char_p, _Handle, _Out, _Out, _Error]),

@@ -14,6 +14,8 @@ class LoaderOptions(TypedDict, total=False):
     """0 <= rank < world_size; -1: ask the launcher's environment"""
     world_size: int
     """ranks in all; -1: ask the launcher's environment"""
+    rank_source: Union[str, os.PathLike[str]]
+    """What gave rank and world_size, as setup() and the log name it. Empty = arguments"""
     batch_size: int
     """samples per rank and step"""
     seed: int

@@ -17,6 +17,7 @@ from . import _capi, _options
 from ._handle import Handle
 from .batch import Batch, SampleType, sample_type
 from .errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
+from .machine import _TORCH, distributed_rank
 from .manifest import Manifest
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ class Loader(Handle):
     there.
 
     Each ``for`` is an epoch: the first one is that of the state (0 without one), from where it stands, each further one the next.
+    Without ``rank`` and ``world_size`` they are those of torch.distributed, where the program has imported and initialised it, else those of
+    the launcher's environment; ``setup()["rank_why"]`` and the first line of the log say which.
+
     An error of policy="fail" leaves the loader usable: ``rest()`` goes on in the same epoch. One thread at a time takes batches. While it
     waits, other threads run, and Ctrl-C is seen within 0.1 s. In a forked child every call is a FailedPreconditionError.
 
@@ -122,6 +126,10 @@ class Loader(Handle):
         self._values: Dict[str, Any] = {"root": root, **options}
         if mixture is not None:
             self._values["mixture"] = _options.mixture_text(mixture)
+        if all(self._values.get(name) in (None, -1) for name in ("rank", "world_size")):
+            group = distributed_rank()
+            if group is not None:
+                self._values.update(rank=group[0], world_size=group[1], rank_source=_TORCH)
         self._ids = None if ids is None else _options.ids_of(ids)
         self._runtime = runtime
         self._consumer = threading.Lock()

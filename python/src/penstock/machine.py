@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-from typing import Any, Callable, Dict, Optional, Union
+import sys
+from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 from . import _capi
+from .errors import InvalidArgumentError
 
 _library = _capi.library
 
@@ -25,12 +27,46 @@ def doctor(root: Optional[Any] = None) -> Dict[str, Any]:
 
 
 def rank(rank: int = -1, world_size: int = -1) -> Dict[str, Any]:
-    """Which process of the job this is: from the arguments, else from torchrun's, MPI's or Slurm's environment.
+    """Which process of the job this is: from the arguments, else from torch.distributed where it is initialised, else from the environment
+    of torchrun, MPI, jsrun, Flux or Slurm.
 
-    {"rank", "world_size", "local_rank", "local_world_size", "source"}. A loader asks the same by itself.
+    {"rank", "world_size", "local_rank", "local_world_size", "source", "text"}. A loader asks the same by itself.
     """
-    found: Dict[str, Any] = json.loads(_capi.take_bytes(_library.penstock_rank_json, rank, world_size))
+    source = None
+    if rank == -1 and world_size == -1:
+        group = distributed_rank()
+        if group is not None:
+            rank, world_size, source = *group, _TORCH.encode()
+    return _rank(rank, world_size, source)
+
+
+_TORCH = "torch.distributed"  # what the rank is from, in reports
+
+
+def _rank(rank: int, world_size: int, source: Optional[bytes]) -> Dict[str, Any]:
+    found: Dict[str, Any] = json.loads(_capi.take_bytes(_library.penstock_rank_json, rank, world_size, source))
     return found
+
+
+def distributed_rank() -> Optional[Tuple[int, int]]:
+    """Rank and world size of torch's process group, where the program has imported torch.distributed and initialised it; else None.
+
+    torch is not imported for it. Processes of mp.spawn have no variables of a launcher, or those of the process that spawned them: the
+    group is what counts there. A group that is smaller than the launcher's job is an error: groups beside each other would each read all.
+    """
+    module = sys.modules.get(_TORCH)
+    if module is None or not module.is_available() or not module.is_initialized():
+        return None
+    rank, world_size = int(module.get_rank()), int(module.get_world_size())
+    try:
+        launcher = _rank(-1, -1, None)
+    except InvalidArgumentError:
+        return rank, world_size  # what the launcher left out, or contradicted, the group says
+    if launcher["world_size"] > world_size:
+        raise InvalidArgumentError(
+            f"torch.distributed says rank {rank} of {world_size}, but the launcher says {launcher['text']}: several process groups in one "
+            "job? Give rank and world_size: whichever processes are to share the data between them")
+    return rank, world_size
 
 
 _LEVELS = {_capi.LOG_INFO: logging.INFO, _capi.LOG_WARNING: logging.WARNING, _capi.LOG_ERROR: logging.ERROR}
