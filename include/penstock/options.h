@@ -116,7 +116,8 @@ struct LoaderOptions {
                                             // where no read returns at once (network file systems) found out while running, up to 1,024
   int64_t read_bytes_max = 512 << 10;       // largest single read
   int64_t piece_bytes = 4 << 20;            // what one stream fills and one copy moves
-  int64_t memory_bytes = int64_t{1} << 30;  // hard cap on the arena
+  int64_t memory_bytes = 0;                 // hard cap on the arena; 0: a quarter of what the machine and the memory cgroup leave, divided
+                                            // by the local ranks, 1 GiB at most
   int64_t device_bytes = int64_t{1} << 30;  // the device's ring of batches
   int64_t max_quarantine_bytes = 0;         // memory given up to reads that never end; 0: a quarter of memory_bytes
   int32_t prefetch_batches = 0;             // batches ahead of the consumer; 0: by batch and piece size

@@ -117,6 +117,7 @@ struct SetupReport {
   std::vector<int32_t> cpus; // of each stream; -1: not pinned
   int32_t numa_node = -1;
   int64_t arena_bytes = 0;
+  std::string memory_why;    // where memory_bytes comes from, and what binds it
   std::string device;        // "CUDA device 0 (0000:1b:00.0)"; empty: batches stay in host memory
   int64_t device_bytes = 0;  // of its memory, taken for batches
   std::string pages;

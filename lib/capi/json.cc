@@ -97,6 +97,7 @@ std::string ToJson(const SetupReport& setup) {
                {"cpus", setup.cpus},
                {"numa_node", setup.numa_node},
                {"arena_bytes", setup.arena_bytes},
+               {"memory_why", setup.memory_why},
                {"device", setup.device},
                {"device_bytes", setup.device_bytes},
                {"pages", setup.pages},

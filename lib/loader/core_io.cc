@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
+#include "topology/memory.h"
 
 namespace penstock {
 namespace {
@@ -105,7 +106,7 @@ bool LoaderCore::LooksAtPageCache() const {
 // What the planner does before it plans the first batch of another epoch: memory, and what the page cache holds, may be others by now.
 IoFacts LoaderCore::LookAgain(int64_t epoch) {
   IoFacts facts = FactsOf(epoch);
-  facts.available_bytes = AvailableMemory();
+  facts.available_bytes = ReadMemoryLeft(runtime_core_.topology()).bytes;
   facts.cached_share = CachedShareWithin(objects_, SomeRanges(epoch, kSampled), kCachedSharePatienceNs);
   // What this rank and its neighbours on the node have brought in. Of a mixture that is not known by the number of samples: a set of little
   // weight is hardly read, a small one many times.

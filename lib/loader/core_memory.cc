@@ -12,13 +12,52 @@
 #include "absl/strings/str_cat.h"
 #include "base/align.h"
 #include "base/bytes.h"
+#include "base/log.h"
+#include "topology/memory.h"
 
 namespace penstock {
 namespace {
 
+constexpr int64_t kMemoryMost = int64_t{1} << 30;  // by itself
+constexpr int64_t kMemoryLeast = 16 << 20;
+
 constexpr double kHolesPerByte = 8;  // unwanted bytes between neighbours of a batch, per byte of it
 
 }  // namespace
+
+// memory_bytes where the caller does not say it: an arena is filled up to its cap sooner or later, so that a cap above what the memory
+// cgroup allows ends in a kill. A quarter leaves room for the program, for the page cache, and for a second loader.
+void LoaderCore::ChooseMemory() {
+  const MemoryLeft left = ReadMemoryLeft(runtime_core_.topology());
+  if (options_.memory_bytes > 0) {
+    setup_.memory_why = "asked for";
+    if (left.bytes > 0 && options_.memory_bytes > left.bytes) {
+      setup_.warnings.push_back(absl::StrCat("memory_bytes = ", FormatBytes(options_.memory_bytes), " is more than the ",
+                                             FormatBytes(left.bytes), " that ", left.by,
+                                             " leaves: the kernel may end this process (OOM) once the arena is filled; lower memory_bytes, "
+                                             "or give the job more memory"));
+      Log(LogLevel::kWarning, setup_.warnings.back());
+    }
+    return;
+  }
+  memory_by_itself_ = true;
+  options_.memory_bytes = kMemoryMost;
+  setup_.memory_why = "by default";
+  if (left.bytes > 0) {
+    const int64_t shares = int64_t{local_world_size_} * runtime_core_.seats();
+    memory_half_ = left.bytes / 2 / shares;
+    if (left.bytes / 4 / shares < kMemoryMost) {
+      options_.memory_bytes = std::max(kMemoryLeast, static_cast<int64_t>(left.bytes / 4 / shares / kGranuleBytes * kGranuleBytes));
+      setup_.memory_why = absl::StrCat("a quarter of the ", FormatBytes(left.bytes), " that ", left.by, " leaves",
+                                       shares > 1 ? absl::StrCat(", divided by ", shares, " loaders of this node") : "");
+    }
+  }
+  if (const int64_t most = runtime_core_.memory_most(); most > 0 && most < options_.memory_bytes) {
+    options_.memory_bytes = most;
+    memory_half_ = 0;
+    setup_.memory_why = "the runtime's memory budget";
+  }
+}
 
 absl::Status LoaderCore::ResolveMemory() {
   absl::StatusOr<std::shared_ptr<const Codec>> codec = MakeCodec(options_.codec);
@@ -112,13 +151,22 @@ absl::Status LoaderCore::ResolveMemory() {
     // affordable.
     batch_bytes = bound(batch_stored, batch_delivered);
     if (AlignUp(batch_bytes, unit) * at_once > budget) {
+      // Large samples: up to half of what there is is taken before the caller is asked.
+      if (const auto needed = static_cast<int64_t>(AlignUp(batch_bytes, unit) * at_once);
+          device_ == nullptr && memory_by_itself_ && batch_bytes < uint64_t{1} << 60 && needed <= memory_half_) {
+        memory_by_itself_ = false;
+        options_.memory_bytes = needed;
+        absl::StrAppend(&setup_.memory_why, ", raised to what two batches need");
+        return ResolveMemory();
+      }
       const char* const option = device_ == nullptr ? "memory_bytes" : "device_bytes";
       return absl::ResourceExhaustedError(
           absl::StrCat("a batch of ", options_.batch_size, " samples may need ", batch_bytes, " bytes (the largest sample, ",
                        EscapeName(manifest_->Name(biggest.second)), ", has ", biggest.first, ")",
                        device_ == nullptr ? ", and one batch is kept in reserve" : "", ", so ", option, " must be at least ",
                        at_once * AlignUp(batch_bytes, unit), ", but it is ",
-                       device_ == nullptr ? options_.memory_bytes : options_.device_bytes, "; raise ", option, " or lower batch_size"));
+                       device_ == nullptr ? options_.memory_bytes : options_.device_bytes,
+                       device_ == nullptr ? absl::StrCat(" (", setup_.memory_why, ")") : "", "; raise ", option, " or lower batch_size"));
     }
   }
   if (may_switch_io_ && !direct_) {

@@ -243,6 +243,7 @@ absl::Status LoaderCore::Open() {
   if (absl::Status status = ResolveStreams(); !status.ok()) return status;
   ChooseIo();
   ResolveOpenFiles();
+  ChooseMemory();
   if (absl::Status status = ResolveMemory(); !status.ok()) return status;
   ChooseGap();
   const ArenaReport memory = arena_->report();

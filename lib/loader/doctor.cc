@@ -16,7 +16,6 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -29,6 +28,7 @@
 #include "penstock/manifest.h"
 #include "penstock/topology.h"
 #include "ring/engine.h"
+#include "topology/memory.h"
 
 namespace penstock {
 namespace {
@@ -100,22 +100,20 @@ class Examination {
     }
   }
 
-  void Memory() {
-    std::ifstream meminfo("/proc/meminfo");
-    std::string key;
-    int64_t total = 0;
-    int64_t available = 0;
-    int64_t huge = 0;
-    for (std::string line; std::getline(meminfo, line);) {
-      std::istringstream text(line);
-      int64_t value = 0;
-      text >> key >> value;
-      if (key == "MemTotal:") total = value * 1024;
-      if (key == "MemAvailable:") available = value * 1024;
-      if (key == "HugePages_Free:") huge = value;
+  // One number: what binds.
+  void Memory(const TopologySource& source) {
+    left_ = ReadMemoryLeft(source);
+    if (left_.bytes > 0) {
+      const int64_t whole = int64_t{4} << 30;  // of which a loader's 1 GiB is a quarter
+      Add(left_.bytes < whole ? FindingLevel::kNote : FindingLevel::kGood, "memory",
+          absl::StrCat(FormatBytes(left_.bytes), " available: what ", left_.by, " leaves"),
+          left_.bytes < whole ? absl::StrCat("a loader takes a quarter of it at most, ", FormatBytes(left_.bytes / 4),
+                                             " instead of 1 GiB, divided by the local ranks: give the job more memory, or set memory_bytes")
+                              : "");
+    } else {
+      Add(FindingLevel::kNote, "memory", "how much is available is not known (no /proc/meminfo, no memory cgroup)",
+          "a loader takes 1 GiB: set memory_bytes where that is too much");
     }
-    Add(FindingLevel::kGood, "memory",
-        absl::StrCat(FormatBytes(total), ", available ", FormatBytes(available), ", free hugetlb pages ", huge));
     const std::string thp = ReadLine("/sys/kernel/mm/transparent_hugepage/enabled");
     if (thp.find("[never]") != std::string::npos) {
       Add(FindingLevel::kProblem, "huge pages", absl::StrCat("transparent huge pages: ", thp),
@@ -230,7 +228,7 @@ class Examination {
         break;
       }
     }
-    const int64_t available = AvailableMemory();
+    const int64_t available = left_.bytes;
     if (manifest != nullptr) {
       const auto bytes = static_cast<int64_t>(manifest->total_bytes());
       const double percent = 100.0 * static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(1, available));
@@ -326,6 +324,7 @@ class Examination {
   }
 
   DoctorReport report_;
+  MemoryLeft left_;
 };
 
 }  // namespace
@@ -334,7 +333,7 @@ DoctorReport Examine(absl::string_view root, const TopologySource& source) {
   Examination examination;
   examination.Kernel();
   examination.Limits();
-  examination.Memory();
+  examination.Memory(source);
   examination.Cores(source);
   examination.Rank();
   if (!root.empty()) examination.FileSystem(std::string(root));

@@ -154,6 +154,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   absl::Status ResolveDevice();
   absl::Status ResolveOrder();
   void WarnOfStateWeights();
+  void ChooseMemory();
   absl::Status ResolveMemory();
   absl::Status ResolveStreams();
   absl::Status StartStreams();
@@ -290,6 +291,8 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   int32_t prefetch_first_ = 0;
   int compute_threads_ = 0;
   int32_t local_rank_ = 0;
+  bool memory_by_itself_ = false;  // memory_bytes was not given
+  int64_t memory_half_ = 0;        // of what is left for this loader: as far as memory_bytes may grow by itself
   int32_t local_world_size_ = 1;
 
   mutable std::mutex mutex_;

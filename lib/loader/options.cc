@@ -81,6 +81,18 @@ constexpr OptionFunctions<LoaderOptions> kCodec = {
     },
     [](const LoaderOptions& options) { return FormatOption(options.codec.*kMember); }};
 
+// memory_bytes: 0, or enough for an arena.
+constexpr OptionFunctions<LoaderOptions> kMemoryBytes = {
+    [](const OptionInfo& info, const OptionBounds& bounds, absl::string_view text, LoaderOptions& options) {
+      int64_t bytes = 0;
+      if (absl::SimpleAtoi(text, &bytes) && bytes == 0) {
+        options.memory_bytes = 0;
+        return absl::OkStatus();
+      }
+      return ParseOption(info, bounds, text, options.memory_bytes);
+    },
+    [](const LoaderOptions& options) { return FormatOption(options.memory_bytes); }};
+
 constexpr double kMost32 = std::numeric_limits<int32_t>::max();
 constexpr double kMost64 = 9.0e18;
 
@@ -195,7 +207,11 @@ const Table& Rows() {
        1 << 20},
       {{"read_bytes_max", "speed", "bytes", "largest single read"}, &LoaderOptions::read_bytes_max, 4096, 1 << 30},
       {{"piece_bytes", "speed", "bytes", "what one stream fills and one copy moves"}, &LoaderOptions::piece_bytes, 64 << 10, 1 << 30},
-      {{"memory_bytes", "speed", "bytes", "hard cap on the arena"}, &LoaderOptions::memory_bytes, 4 << 20, kMost64},
+      {{"memory_bytes", "speed", "bytes",
+        "Hard cap on the arena. 0 = a quarter of what the machine and the memory cgroup leave, divided by the local ranks, 1 GiB at most"},
+       kMemoryBytes,
+       4 << 20,
+       kMost64},
       {{"device_bytes", "speed", "bytes", "the device's ring of batches"}, &LoaderOptions::device_bytes, 1 << 20, kMost64},
       {{"max_quarantine_bytes", "speed", "bytes", "memory given up to reads that never end; 0: a quarter of memory_bytes"},
        &LoaderOptions::max_quarantine_bytes,

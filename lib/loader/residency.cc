@@ -9,14 +9,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "base/align.h"
 #include "base/aside.h"
 #include "base/bytes.h"
@@ -24,71 +21,12 @@
 #include "base/io_error.h"
 #include "base/unique_fd.h"
 #include "loader/io_choice.h"
+#include "topology/memory.h"
 
 namespace penstock {
 namespace {
 
 constexpr int64_t kRulesPatienceNs = kNsPerSecond / 2;
-
-int64_t MemAvailable() {
-  std::ifstream meminfo("/proc/meminfo");
-  std::string key;
-  int64_t kib = 0;
-  std::string unit;
-  while (meminfo >> key >> kib) {
-    if (key == "MemAvailable:") return kib * 1024;
-    std::getline(meminfo, unit);
-  }
-  return 0;
-}
-
-// The cgroup's page cache counts as used there, but goes when memory is wanted.
-int64_t CgroupPageCache(const std::string& folder) {
-  std::ifstream stat(folder + "/memory.stat");
-  int64_t sum = 0;
-  int64_t total = 0;  // v1: with the children, as memory.usage_in_bytes has them
-  bool has_total = false;
-  std::string key;
-  for (int64_t value = 0; stat >> key >> value;) {
-    if (key == "active_file" || key == "inactive_file") sum += value;
-    if (key == "total_active_file" || key == "total_inactive_file") {
-      total += value;
-      has_total = true;
-    }
-  }
-  return has_total ? total : sum;
-}
-
-// The least that the limits of this process's memory cgroup and of those above it leave; 0 where there are none. A batch system's job has
-// its limit below the mount's root; in a container the path is the host's, and the root is what counts.
-int64_t CgroupAvailable() {
-  int64_t least = 0;
-  std::ifstream cgroups("/proc/self/cgroup");
-  std::vector<std::pair<std::string, std::string>> places = {{"/sys/fs/cgroup", ""}, {"/sys/fs/cgroup/memory", ""}};
-  for (std::string line; std::getline(cgroups, line);) {
-    const std::vector<std::string> parts = absl::StrSplit(line, absl::MaxSplits(':', 2));
-    if (parts.size() != 3) continue;
-    if (parts[0] == "0" && parts[1].empty()) places[0].second = parts[2];
-    if (parts[1] == "memory") places[1].second = parts[2];
-  }
-  for (auto& [mount, path] : places) {
-    const bool v1 = absl::EndsWith(mount, "memory");
-    while (true) {
-      const std::string folder = path == "/" ? mount : mount + path;
-      std::ifstream limit(folder + (v1 ? "/memory.limit_in_bytes" : "/memory.max"));
-      std::ifstream usage(folder + (v1 ? "/memory.usage_in_bytes" : "/memory.current"));
-      int64_t most = 0;
-      int64_t used = 0;
-      if (limit >> most && usage >> used && most > 0 && most < (int64_t{1} << 60)) {
-        const int64_t left = std::max<int64_t>(1, most - std::max<int64_t>(0, used - CgroupPageCache(folder)));
-        least = least == 0 ? left : std::min(least, left);
-      }
-      if (path.empty() || path == "/") break;
-      path.erase(path.rfind('/'));
-    }
-  }
-  return least;
-}
 
 struct DirectRule {
   int64_t alignment = 0;
@@ -158,12 +96,6 @@ double CachedShareOf(int fd, const Range& range) {
 
 }  // namespace
 
-int64_t AvailableMemory() {
-  const int64_t machine = MemAvailable();
-  const int64_t cgroup = CgroupAvailable();
-  return cgroup > 0 && (machine == 0 || cgroup < machine) ? cgroup : machine;
-}
-
 FileRules LookAtFile(const OpenTarget& target) {
   const DirectRule direct = ProbeDirect(target);
   return {direct.alignment, direct.why, AnswersAtOnce(target)};
@@ -197,7 +129,7 @@ Residency LookAtResidency(const Manifest& manifest, std::shared_ptr<const Object
                           int64_t patience_ns) {
   Residency residency;
   residency.data_bytes = static_cast<int64_t>(manifest.total_bytes());
-  residency.available_bytes = AvailableMemory();
+  residency.available_bytes = ReadMemoryLeft().bytes;
   // Whether direct reads are allowed matters only sometimes; whether reads are answered at once is worth half a second.
   const bool patient = ask_direct || !FitsInMemory(residency.data_bytes, residency.available_bytes);
   if (!patient) patience_ns = std::min(patience_ns, kRulesPatienceNs);

@@ -24,9 +24,6 @@ struct Residency {
   bool answers_at_once = true;
 };
 
-// Memory that can be had without anybody's harm, as the kernel and the memory cgroups of this process see it; 0: not known.
-int64_t AvailableMemory();
-
 // What a file system allows for one file, found out by doing.
 struct FileRules {
   int64_t direct_alignment = 0;  // of direct reads; 0: there are none

@@ -68,6 +68,8 @@ class RuntimeCore {
   //
   // Errors: ResourceExhausted  with what is left and what holds the rest.
   absl::Status LeaseMemory(int64_t bytes);
+  // What one loader may have at most of that budget; 0: there is none.
+  int64_t memory_most() const { return options_.memory_bytes / seats(); }
   void ReturnMemory(int64_t bytes);
 
   // The files of `manifest` that are kept open, shared by all loaders that read it alike. The first of them says how many.

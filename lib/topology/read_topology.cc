@@ -19,19 +19,11 @@
 #include "base/bytes.h"
 #include "base/io_error.h"
 #include "penstock/topology.h"
+#include "topology/cgroup.h"
 #include "topology/cpu_list.h"
 
 namespace penstock {
 namespace {
-
-// A small file's text without the white space around it; absent where it cannot be read.
-std::optional<std::string> ReadText(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return std::nullopt;
-  std::ostringstream text;
-  text << file.rdbuf();
-  return std::string(absl::StripAsciiWhitespace(text.str()));
-}
 
 absl::Status BadFile(const std::string& path, absl::string_view text, absl::string_view expected) {
   return absl::DataLossError(absl::StrCat(EscapeName(path), " says \"", EscapeName(text), "\", which is not ", expected));
@@ -75,39 +67,6 @@ absl::StatusOr<std::vector<int>> Affinity() {
 }
 
 // ------------------------------------------------------------------------------------------------------- the cgroup
-
-struct Cgroup {
-  std::string v2_path;                        // "/user.slice/..."; empty: none
-  std::map<std::string, std::string> v1_paths;  // by controller
-};
-
-// cgroups(7): lines of "hierarchy-ID:controller-list:path", the unified one with ID 0 and no controllers.
-Cgroup ReadCgroup(const std::string& proc_root) {
-  Cgroup cgroup;
-  const std::optional<std::string> text = ReadText(proc_root + "/self/cgroup");
-  if (!text.has_value()) return cgroup;
-  for (const absl::string_view line : absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
-    const std::vector<std::string> parts = absl::StrSplit(line, absl::MaxSplits(':', 2));
-    if (parts.size() != 3) continue;
-    if (parts[0] == "0" && parts[1].empty()) cgroup.v2_path = parts[2];
-    for (const absl::string_view controller : absl::StrSplit(parts[1], ',', absl::SkipEmpty())) {
-      cgroup.v1_paths[std::string(controller)] = parts[2];
-    }
-  }
-  return cgroup;
-}
-
-// The folders of a cgroup and of those above it, the innermost first. In a container without a cgroup namespace the path is the
-// host's and is not there; the mount's own root, which is always last, is then the container's cgroup.
-std::vector<std::string> CgroupFolders(const std::string& mount, std::string path) {
-  std::vector<std::string> folders;
-  while (!path.empty() && path != "/") {
-    folders.push_back(mount + path);
-    path.erase(path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));
-  }
-  folders.push_back(mount);
-  return folders;
-}
 
 // The innermost cpuset that is there.
 absl::StatusOr<std::optional<std::vector<int>>> ReadCpuset(const std::string& sysfs_root, const Cgroup& cgroup) {

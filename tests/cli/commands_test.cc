@@ -430,3 +430,67 @@ TEST_CASE("bench, doctor and their JSON say which rank this is, and where that c
   CHECK(refused.err.find("give rank and world_size") != std::string::npos);
   CHECK(run(lost, {"doctor"}).out.find("PROBLEM  rank ") != std::string::npos);
 }
+
+namespace {
+
+// A memory cgroup of this test's own below the one that it is in; empty where it cannot be made.
+class MemoryCgroup {
+ public:
+  explicit MemoryCgroup(int64_t limit_bytes) {
+    std::ifstream lines("/proc/self/cgroup");
+    for (std::string line; std::getline(lines, line);) {
+      const size_t first = line.find(':');
+      const size_t second = line.find(':', first + 1);
+      if (second == std::string::npos) continue;
+      const std::string controllers = line.substr(first + 1, second - first - 1);
+      const std::string path = line.substr(second + 1);
+      if (controllers == "memory") Make("/sys/fs/cgroup/memory" + path, "memory.limit_in_bytes", limit_bytes);
+      if (line.rfind("0::", 0) == 0 && path_.empty()) Make("/sys/fs/cgroup" + path, "memory.max", limit_bytes);
+    }
+  }
+  ~MemoryCgroup() {
+    // The kernel takes a moment to let go of a process that has ended.
+    for (int i = 0; !path_.empty() && i < 100 && ::rmdir(path_.c_str()) != 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  void Make(const std::string& parent, const std::string& file, int64_t limit_bytes) {
+    const std::string path = parent + "/penstock-test-" + std::to_string(::getpid());
+    if (::mkdir(path.c_str(), 0755) != 0) return;
+    std::ofstream(path + "/" + file) << limit_bytes;
+    std::ofstream(path + "/memory.swap.max") << 0;
+    std::ifstream again(path + "/" + file);
+    int64_t seen = 0;
+    again >> seen;
+    if (seen == limit_bytes) {
+      path_ = path;
+    } else {
+      ::rmdir(path.c_str());
+    }
+  }
+  std::string path_;
+};
+
+}  // namespace
+
+TEST_CASE("bench with its defaults stays alive in a cgroup of little memory, and doctor names that cgroup", "[cli]") {
+  const MemoryCgroup cgroup(300 << 20);
+  if (cgroup.path().empty()) SkipTest("no memory cgroup can be made here (not root, or /sys/fs/cgroup is not writable)");
+  TempFolder folder;
+  // More than the limit, in batches that the consumer lets go of: the arena is used up to its cap.
+  const std::string data = folder.path() + "/data";
+  DataSet::Fill(data, 640, -(1 << 20), 1);
+  const auto inside = [&](const std::string& arguments) {
+    return Run({"sh", "-c", "echo $$ > " + cgroup.path() + "/cgroup.procs && exec " PENSTOCK_CLI " " + arguments});
+  };
+  const Outcome bench = inside("bench " + data + " --batch 4 --json --set prefetch_batches=1000");
+  INFO(bench.err);
+  REQUIRE(bench.status == 0);
+  const auto report = nlohmann::json::parse(bench.out);
+  CHECK(report["arena_bytes"].get<int64_t>() <= 75 << 20);
+  CHECK(report["samples"] == 640);
+  CHECK(Has(report["memory_why"].get<std::string>(), cgroup.path()));
+  const Outcome doctor = inside("doctor");
+  CHECK(Has(doctor.out, "what the limit of 300 MiB of the memory cgroup " + cgroup.path() + " leaves"));
+}

@@ -77,7 +77,7 @@ class LoaderOptions(TypedDict, total=False):
     piece_bytes: Union[int, str]
     """what one stream fills and one copy moves"""
     memory_bytes: Union[int, str]
-    """hard cap on the arena"""
+    """Hard cap on the arena. 0 = a quarter of what the machine and the memory cgroup leave, divided by the local ranks, 1 GiB at most"""
     device_bytes: Union[int, str]
     """the device's ring of batches"""
     max_quarantine_bytes: Union[int, str]
