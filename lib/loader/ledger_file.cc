@@ -41,10 +41,13 @@ LedgerFile::LedgerFile(std::string path, UniqueFd fd, int64_t bytes, int64_t byt
     : path_(std::move(path)), fd_(std::move(fd)), bytes_(bytes), bytes_max_(bytes_max) {}
 
 absl::StatusOr<LedgerFile> LedgerFile::Open(const std::string& path, const LedgerRun& run, int64_t bytes_max) {
-  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666));
   if (!fd.valid()) return IoError(errno, absl::StrCat("open the ledger ", EscapeName(path)), IoOperation::kWrite);
   struct stat info;
   if (::fstat(fd.get(), &info) != 0) return IoError(errno, absl::StrCat("stat the ledger ", EscapeName(path)), IoOperation::kWrite);
+  if (!S_ISREG(info.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat("open the ledger ", EscapeName(path), ": not a regular file; ledger_path names one"));
+  }
   // A run that was killed may have left a part of a line, which ends here.
   char last = '\n';
   const bool cut = info.st_size > 0 && ::pread(fd.get(), &last, 1, info.st_size - 1) == 1 && last != '\n';
@@ -151,10 +154,16 @@ bool BeginsAsOurs(absl::string_view line) {
 }
 
 absl::Status AddFile(const std::string& path, Merging& merging) {
-  std::ifstream file(path, std::ios::binary);
+  // Before it is opened as a stream, which waits for the writer of a FIFO.
+  const UniqueFd look(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   struct stat info;
-  if (!file || ::stat(path.c_str(), &info) != 0)
-    return IoError(errno == 0 ? EIO : errno, absl::StrCat("open the ledger ", EscapeName(path)));
+  if (!look.valid() || ::fstat(look.get(), &info) != 0) return IoError(errno, absl::StrCat("open the ledger ", EscapeName(path)));
+  if (!S_ISDIR(info.st_mode) && !S_ISREG(info.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("open the ledger ", EscapeName(path), ": not a regular file (a FIFO, a pipe or a device); copy it to a file first"));
+  }
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return IoError(errno == 0 ? EIO : errno, absl::StrCat("open the ledger ", EscapeName(path)));
   if (S_ISDIR(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(EscapeName(path), " is a folder: name the ledgers in it"));
   std::string line;
   bool any_run = false;

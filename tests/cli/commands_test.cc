@@ -494,3 +494,39 @@ TEST_CASE("bench with its defaults stays alive in a cgroup of little memory, and
   const Outcome doctor = inside("doctor");
   CHECK(Has(doctor.out, "what the limit of 300 MiB of the memory cgroup " + cgroup.path() + " leaves"));
 }
+
+TEST_CASE("a standard output that is full is an error of every command, of --json and of --help", "[cli]") {
+  TempFolder folder;
+  const std::string data = folder.path() + "/data";
+  DataSet::Fill(data, 20, 100, 2);
+  REQUIRE(Penstock({"index", data}).status == 0);
+  const std::string ledger = folder.path() + "/ledger.0";
+  std::ofstream(ledger) << R"({"epoch":0,"fingerprint":"00","penstock_ledger":1,"position":0,"rank":0,"world_size":1})" << "\n";
+  for (const std::string& words :
+       {std::string("--help"), std::string("--version"), "index " + data, "bench " + data + " --batch 5", "bench " + data + " --batch 5 --json",
+        "plan " + data + " --batch 5 --step 0", std::string("plan --samples 1000 --scale"), std::string("doctor"), std::string("doctor --json"),
+        std::string("options"), std::string("options --markdown"), std::string("options --json"), std::string("bench --help"),
+        "ledger " + ledger, "ledger --json " + ledger}) {
+    INFO(words);
+    const Outcome fine = Run({"sh", "-c", PENSTOCK_CLI " " + words});
+    INFO(fine.err);
+    REQUIRE(fine.status == 0);
+    const Outcome full = Run({"sh", "-c", PENSTOCK_CLI " " + words + " > /dev/full"});
+    CHECK(full.status == 1);
+    CHECK(Has(full.err, "write to the standard output: "));
+  }
+}
+
+TEST_CASE("a FIFO is no ledger: it is refused at once", "[cli]") {
+  TempFolder folder;
+  const std::string fifo = folder.path() + "/ledger.0";
+  REQUIRE(::mkfifo(fifo.c_str(), 0644) == 0);
+  const Outcome merged = Run({"timeout", "20", PENSTOCK_CLI, "ledger", fifo});
+  CHECK(merged.status == 2);
+  CHECK(Has(merged.err, fifo + ": not a regular file"));
+  DataSet::Fill(folder.path() + "/data", 20, 100, 2);
+  const Outcome bench =
+      Run({"timeout", "20", PENSTOCK_CLI, "bench", folder.path() + "/data", "--set", "ledger_path=" + folder.path() + "/ledger"});
+  CHECK(bench.status == 2);
+  CHECK(Has(bench.err, fifo + ": not a regular file"));
+}
