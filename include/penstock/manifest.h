@@ -88,8 +88,8 @@ struct IndexProgress {
 /// How a data set is indexed.
 struct IndexOptions {
   TreeRule rule = TreeRule::kAuto;
-  /// Where the manifest is saved. Empty: `<root>/.penstock/`, or below $XDG_CACHE_HOME/penstock (~/.cache/penstock) where that
-  /// cannot be written.
+  /// Where the manifest is saved. Empty: the hidden file `.NAME.penstock` beside the data set NAME (inside a root that is a mount point), or
+  /// below $XDG_CACHE_HOME/penstock (~/.cache/penstock) where that cannot be written. One file is for one data set.
   std::string manifest_path;
   int threads = 0;  // 0: as many as cores to be used (2 to 16), 32 on a network file system
   /// Called about ten times a second on the thread that called Open, Build or Update. It must not throw.
@@ -118,9 +118,9 @@ struct IndexOptions {
   /// commas between them, or line feeds where a name has a comma. An update keeps what is not said anew.
   std::string classes;
   UnknownClasses unknown_classes = UnknownClasses::kRefuse;  // folders that `classes` does not have
-  /// Manifest::Open serves a saved manifest that is older than its data set, with a warning, instead of making it anew. Loaders do that: a
-  /// run must not change its samples, and with them its order and its state, because somebody touched a folder; a file that is gone fails
-  /// by its name.
+  /// Manifest::Open serves a saved manifest that is older than its data set, with a warning that names what differs, instead of making it
+  /// anew. Loaders do that: a run must not change its samples, and with them its order and its state, because somebody touched a folder; a
+  /// file that is gone fails by its name. The manifest of another data set is never served.
   bool keep_stale = false;
   double wait_s = 600;  // how long to wait for another process that indexes the same data set
 };
@@ -140,7 +140,8 @@ enum class ManifestCheck {
 /// How a saved manifest is opened.
 struct OpenSavedOptions {
   std::string root;         // the data set's folder; empty: where it was when it was indexed
-  bool check_root = true;   // refuse a manifest that is older than its data set (up to 1,000 folders are asked for their mtime)
+  /// Refuse a manifest that is older than its data set, or of another one: list, labels, up to 1,000 folders and up to 1,000 shards are asked.
+  bool check_root = true;
   ManifestCheck check = ManifestCheck::kAuto;
 };
 
@@ -182,12 +183,12 @@ struct IndexResult {
 /// Source:   lib/manifest/README.md publishes the file's layout.
 class PENSTOCK_EXPORT Manifest {
  public:
-  /// Opens the manifest saved for `root`; builds it where there is none, and again where it is damaged or older than the data
-  /// set (a line in the log says so). One process builds, others wait for it.
+  /// Opens the manifest saved for `root`, the newest where there are several; builds it where there is none, and again where it is damaged,
+  /// older than the data set, or of another one (a line in the log says so). One process builds, others wait for it.
   ///
   /// Errors:   NotFound            there is no `root`, it has no files, or a list names a missing file.
   ///           InvalidArgument     the rule does not fit, or a line of a list is malformed.
-  ///           FailedPrecondition  the saved one was written by a newer penstock.
+  ///           FailedPrecondition  options.manifest_path is of another data set, or was written by a newer penstock.
   ///           DeadlineExceeded    another process has been indexing for longer than options.wait_s.
   ///           PermissionDenied    options.manifest_path is a symbolic link, or a file that others can write (SECURITY.md).
   ///           PermissionDenied, ResourceExhausted, DataLoss, Internal   from the data set's file system; the message says what to do.

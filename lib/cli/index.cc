@@ -137,7 +137,7 @@ Command AddIndex(CLI::App& app) {
   CLI::App* command = app.add_subcommand("index", "List a data set once and save what was found");
   command->add_option("root", arguments->root, "folder of class folders, flat folder, list file (path[TAB label] a line), or a shard")
       ->required();
-  command->add_option("--manifest", arguments->manifest, "where to save it; default: ROOT/.penstock/manifest");
+  command->add_option("--manifest", arguments->manifest, "where to save it; default: the hidden file .NAME.penstock beside the data set NAME");
   command->add_option("--rule", arguments->rule, "how to read the tree")
       ->check(CLI::IsMember({"auto", "classes", "flat", "list"}))
       ->capture_default_str();

@@ -219,6 +219,7 @@ class Examination {
     }
     std::shared_ptr<const Manifest> manifest;
     OpenSavedOptions options;
+    options.root = data_set->root;
     options.check_root = false;  // up to 1,000 folders would be asked
     options.check = ManifestCheck::kHeader;
     for (const std::string& place : ManifestPlaces(*data_set, "")) {

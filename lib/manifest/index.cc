@@ -60,7 +60,7 @@ int ThreadCount(const DataSet& data_set, int asked) {
   return std::clamp(count, 2, 16);
 }
 
-// A visible manifest inside the data set would become a sample, and saving it would make itself stale.
+// A visible manifest inside the data set would become a sample.
 absl::Status CheckManifestPath(const DataSet& data_set, const std::string& manifest_path) {
   if (manifest_path.empty() || data_set.rule == TreeRule::kList) return absl::OkStatus();
   const std::string path = AbsolutePath(manifest_path);
@@ -72,12 +72,13 @@ absl::Status CheckManifestPath(const DataSet& data_set, const std::string& manif
   const std::string root = absl::StrCat(real_root, "/");
   const std::string folder = absl::StrCat(real_folder, "/");
   if (!absl::StartsWith(folder, root)) return absl::OkStatus();
+  if (path[path.rfind('/') + 1] == '.') return absl::OkStatus();
   for (const absl::string_view part : absl::StrSplit(absl::string_view(folder).substr(root.size()), '/', absl::SkipEmpty())) {
     if (part[0] == '.') return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
       absl::StrCat("manifest_path ", EscapeName(path), " lies among the samples of ", data_set.shown(),
-                   ", whose folder would change with every save. Put it outside, or into a hidden folder as .penstock"));
+                   ", and would be one of them. Put it outside, or give it a hidden name (.name)"));
 }
 
 // What lies at one place, and what it is good for.
@@ -87,6 +88,7 @@ struct Look {
     kServes,
     kStale,    // of this data set and with what was asked for, but older
     kRebuild,  // damaged, or without what was asked for
+    kOther,    // of another data set
     kRefused,  // not to be believed, of a newer penstock, or not to be read: neither used nor overwritten by an open
     kHandMade,  // a program made it, and it is without what was asked for: nothing that a scan finds replaces it
   };
@@ -124,10 +126,19 @@ Look LookAt(const std::string& path, const DataSet& data_set, const IndexOptions
   if (options.record_bytes > 0 && static_cast<uint64_t>(options.record_bytes) != (*manifest)->record_bytes()) {
     return unfit("was made with another record_bytes");
   }
-  const absl::Status fresh = ManifestOpener::CheckFresh(**manifest);
+  ManifestOpener::Whose whose;
+  const absl::Status fresh = ManifestOpener::CheckFresh(**manifest, whose);
+  if (absl::IsFailedPrecondition(fresh) && whose != ManifestOpener::Whose::kThis) {
+    return {whose == ManifestOpener::Whose::kOther ? Kind::kOther : Kind::kRebuild, nullptr, fresh};
+  }
   if (fresh.ok()) return {Kind::kServes, *std::move(manifest), fresh};
   if (absl::IsFailedPrecondition(fresh)) return {Kind::kStale, *std::move(manifest), fresh};
   return {Kind::kRefused, nullptr, fresh};
+}
+
+bool IsOfOther(const Manifest& manifest) {
+  ManifestOpener::Whose whose;
+  return absl::IsFailedPrecondition(ManifestOpener::CheckFresh(manifest, whose)) && whose == ManifestOpener::Whose::kOther;
 }
 
 // Of several that would serve, the one that was made last: an index that could not be saved beside the data set went to the cache folder.
@@ -209,6 +220,25 @@ struct Scanned {
   IndexCounts counts;
 };
 
+// What the manifest is made from beside the samples.
+layout::Identity IdentityOf(const DataSet& data_set, const RecordsPlan& records) {
+  layout::Identity identity{};
+  struct stat info;
+  if (::stat(data_set.root.c_str(), &info) == 0) {
+    identity.root_device = info.st_dev;
+    identity.root_inode = info.st_ino;
+  }
+  const auto ask = [&](const std::string& path, layout::FileIdentity& file) {
+    if (path.empty() || ::stat(path.c_str(), &info) != 0) return;
+    file = {int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec, static_cast<uint64_t>(info.st_size), info.st_ino};
+  };
+  // A file that was written within the last tick of the clock could be written again without a new time.
+  if (!data_set.list_name.empty() || !records.labels.empty()) SleepNs(kMtimeTickNs);
+  if (!data_set.list_name.empty()) ask(absl::StrCat(data_set.root == "/" ? "" : data_set.root, "/", data_set.list_name), identity.list);
+  ask(records.labels, identity.labels);
+  return identity;
+}
+
 // `before`: what an update compares with, or null.
 //
 // Errors: those of the data set.
@@ -246,15 +276,20 @@ absl::StatusOr<std::unique_ptr<Scanned>> Scan(const DataSet& data_set, const Rec
     return status;
   };
   if (before != nullptr) scan.changed_since_ns = ManifestOpener::ScannedUnixNs(*before) - kMtimeTickNs;
-  scan.want_mtimes = options.stat || (before != nullptr && before->has_mtimes());
+  // Of shards there are few, and each holds many samples: whether one was written since is asked at each open.
+  const bool keep_mtimes = options.stat || (before != nullptr && before->has_mtimes());
+  scan.want_mtimes = keep_mtimes || records.format != ShardFormat::kFiles;
   ScanOutput out;
   out.data = &data;
   absl::Status scanned = records.one_shard                  ? ScanOneShard(data_set.list_name, out)
                          : data_set.rule == TreeRule::kList ? ScanList(scan, data_set.list_name, out)
                                                             : ScanTree(scan, out);
+  // Before labels and headers of shards are read: what is written meanwhile differs at the next open.
+  if (scanned.ok()) data.SetIdentity(IdentityOf(data_set, records));
   if (records.format == ShardFormat::kFiles && records.said) data.SetRecordSource({}, "");
   if (scanned.ok() && records.format != ShardFormat::kFiles) scanned = MakeRecords(records, scan.threads, options.progress, data);
   if (!scanned.ok()) return scanned;
+  if (!keep_mtimes && data.record_bytes() == 0) data.DropObjectTimes();
 
   const PlaceOrder place = options.place == PlaceOrder::kNone && before != nullptr ? before->place_order() : options.place;
   if (place != PlaceOrder::kNone && data.record_bytes() == 0) {
@@ -425,7 +460,7 @@ std::optional<RecordsPlan> SavedRecords(const std::vector<std::string>& places, 
   for (const std::string& place : places) {
     const absl::StatusOr<std::shared_ptr<const Manifest>> saved =
         ManifestOpener::FromPath(place, data_set.root, ManifestCheck::kHeader, data_set.trust());
-    if (!saved.ok()) continue;
+    if (!saved.ok() || IsOfOther(**saved)) continue;
     const std::optional<layout::RecordSource> found = ManifestOpener::RecordSource(**saved);
     if (!found.has_value() || ManifestOpener::ListName(**saved) != data_set.list_name) return std::nullopt;
     const layout::RecordSource& source = *found;
@@ -466,6 +501,7 @@ std::shared_ptr<const Manifest> SavedBefore(const std::vector<std::string>& plac
   for (const std::string& place : places) {
     absl::StatusOr<std::shared_ptr<const Manifest>> saved =
         ManifestOpener::FromPath(place, data_set.root, ManifestCheck::kAll, data_set.trust());
+    if (saved.ok() && IsOfOther(**saved)) continue;
     if (saved.ok()) {
       looks.push_back({Look::Kind::kServes, *std::move(saved), absl::OkStatus()});
     } else if (!absl::IsNotFound(saved.status())) {
@@ -523,7 +559,7 @@ absl::StatusOr<IndexResult> MakeManifest(const DataSet& data_set, const std::vec
           const std::vector<Look> looks = LookAtAll(places, data_set, options);
           if (const Look* found = Newest(looks, Look::Kind::kServes); found != nullptr) return IndexResult{found->manifest, {}};
           for (const Look& look : looks) {
-            if (look.kind != Look::Kind::kStale && look.kind != Look::Kind::kRebuild) continue;
+            if (look.kind == Look::Kind::kNothing || look.kind == Look::Kind::kRefused) continue;
             Log(LogLevel::kWarning, absl::StrCat(look.why.message(), ". It is rebuilt now"));
             break;
           }
@@ -582,6 +618,11 @@ absl::StatusOr<IndexResult> Index(absl::string_view root, const IndexOptions& gi
     }
     std::vector<std::string> usable;
     for (size_t i = 0; i < places.size(); ++i) {
+      // Two data sets that share a manifest_path would make it anew in turn for ever.
+      if (looks[i].kind == Look::Kind::kOther && !options.manifest_path.empty()) {
+        return absl::FailedPreconditionError(
+            absl::StrCat(looks[i].why.message(), ". Give each data set a manifest_path of its own, or none"));
+      }
       if (looks[i].kind != Look::Kind::kRefused) {
         usable.push_back(std::move(places[i]));
         continue;
@@ -591,6 +632,10 @@ absl::StatusOr<IndexResult> Index(absl::string_view root, const IndexOptions& gi
       absl::StrAppend(&refused, refused.empty() ? "" : "; ", looks[i].why.message());
     }
     places = std::move(usable);
+  }
+  if (mode != Mode::kOpen && !options.manifest_path.empty()) {
+    const Look look = LookAt(places[0], *data_set, options);
+    if (look.kind == Look::Kind::kOther) Log(LogLevel::kWarning, absl::StrCat(look.why.message(), ". It is replaced"));
   }
   return MakeManifest(*data_set, places, options, mode, std::move(refused));
 }

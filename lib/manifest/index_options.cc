@@ -14,7 +14,7 @@ using Words = OptionWords<IndexOptions, E>;
 const Table& Rows() {
   static const auto* table = new Table({
       {{"rule", "behaviour", "auto|classes|flat|list", "how a path becomes samples"}, Words<TreeRule>{&IndexOptions::rule}, 0, 0},
-      {{"manifest_path", "behaviour", "text", "where the manifest is saved; empty: the default place"}, &IndexOptions::manifest_path, 0, 0},
+      {{"manifest_path", "behaviour", "text", "Path of the saved manifest. Empty: the hidden file .NAME.penstock beside the data set NAME, or the cache folder"}, &IndexOptions::manifest_path, 0, 0},
       {{"threads", "speed", "integer", "threads that list; 0: by cores and file system"}, &IndexOptions::threads, 0, 4096},
       {{"crc", "behaviour", "boolean", "read all bytes, and keep a CRC-32C of each sample"}, &IndexOptions::crc, 0, 1},
       {{"stat", "behaviour", "boolean", "keep each file's time of modification, for loaders with verify=stat"}, &IndexOptions::stat, 0, 1},

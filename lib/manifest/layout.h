@@ -75,6 +75,8 @@ inline constexpr uint32_t kObjectTimes = Tag("OTIM");
 inline constexpr uint32_t kFolderOffsets = Tag("FOFF");
 inline constexpr uint32_t kFolderNames = Tag("FNAM");
 inline constexpr uint32_t kFolderTimes = Tag("FTIM");
+inline constexpr uint32_t kFolderHashes = Tag("FHSH");
+inline constexpr uint32_t kIdentity = Tag("IDEN");
 inline constexpr uint32_t kLabels = Tag("LABL");
 inline constexpr uint32_t kClassOffsets = Tag("COFF");
 inline constexpr uint32_t kClassNames = Tag("CNAM");
@@ -108,6 +110,22 @@ struct ListFile {
   int64_t mtime_ns;
   uint64_t bytes;
 };
+
+// What a file was when it was indexed. The inode tells only where the root has the saved one too.
+struct FileIdentity {
+  int64_t mtime_ns;
+  uint64_t bytes;
+  uint64_t inode;  // 0: there was no such file
+};
+
+// The column IDEN: which folder the root was, and which files beside the samples the manifest was made from.
+struct Identity {
+  uint64_t root_device;
+  uint64_t root_inode;
+  FileIdentity list;
+  FileIdentity labels;
+};
+static_assert(sizeof(Identity) == 64);
 
 // The column FIXR: the bytes of every record, then for each object these two.
 struct RecordRun {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,6 +26,7 @@
 #include "manifest/manifest_data.h"
 #include "manifest/open.h"
 #include "manifest/place.h"
+#include "manifest/scan.h"
 #include "store/file_store.h"
 #include "store/joined_store.h"
 #include "store/name_table.h"
@@ -46,6 +48,9 @@ struct Manifest::Impl {
   const layout::Column* columns = nullptr;
   NameTable names;
   const int64_t* folder_times = nullptr;
+  const uint64_t* folder_hashes = nullptr;
+  const layout::Identity* identity = nullptr;
+  std::string saved_root;  // where the set was when it was indexed
   const uint64_t* class_offsets = nullptr;
   const char* class_names = nullptr;
   uint64_t class_names_bytes = 0;
@@ -176,6 +181,8 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   take(names.folder_offset, layout::kFolderOffsets, header->folder_count, true);
   take_names(names.folder_names, names.folder_names_bytes, layout::kFolderNames, true);
   take(impl.folder_times, layout::kFolderTimes, header->folder_count, false);
+  take(impl.folder_hashes, layout::kFolderHashes, header->folder_count, false);
+  take(impl.identity, layout::kIdentity, 1, false);
   take(names.name_base, layout::kNameBases, blocks(objects), true);
   take(names.name_offset, layout::kNameOffsets, objects, true);
   take_names(names.names, names.names_bytes, layout::kNames, true);
@@ -273,7 +280,8 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   manifest->max_stored_bytes_ = header->max_stored_bytes;
   manifest->max_delivered_bytes_ = header->max_delivered_bytes;
   manifest->total_bytes_ = header->total_bytes;
-  impl.root = root.empty() ? std::string(saved_root, saved_root_bytes) : AbsolutePath(root);
+  impl.saved_root.assign(saved_root, saved_root_bytes);
+  impl.root = root.empty() ? impl.saved_root : AbsolutePath(root);
 
   // What was copied from a network file system has just been read whole, so looking at it once more costs little.
   if (check == ManifestCheck::kAll || (check == ManifestCheck::kAuto && (bytes <= kVerifiedAtOpenMax || impl.file->copied()))) {
@@ -283,42 +291,118 @@ absl::StatusOr<std::shared_ptr<const Manifest>> ManifestOpener::FromMapping(std:
   return std::shared_ptr<const Manifest>(std::move(manifest));
 }
 
-absl::Status ManifestOpener::CheckFresh(const Manifest& manifest) {
+namespace {
+
+int64_t MtimeNs(const struct stat& info) { return int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec; }
+
+// All of `count` up to the bound, else as many evenly spread ones, the first among them.
+template <typename Ask>
+absl::Status AskEvenly(uint64_t count, const Ask& ask) {
+  const uint64_t asked = std::min(count, kAskedMax);
+  for (uint64_t i = 0; i < asked; ++i) {
+    const double share = static_cast<double>(count) / static_cast<double>(asked);
+    const absl::Status status = ask(count <= asked ? i : static_cast<uint64_t>(static_cast<double>(i) * share));
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// Whether inode numbers of this file system stay. Where they are made anew at each mount (FUSE, layers) they say nothing.
+bool InodesStay(int fd) {
+  struct statfs info;
+  constexpr uint32_t kOverlay = 0x794C7630;
+  return ::fstatfs(fd, &info) == 0 && static_cast<uint32_t>(info.f_type) != kOverlay &&
+         IsLocalFileSystem(static_cast<int64_t>(static_cast<uint32_t>(info.f_type)));
+}
+
+bool IsOnePath(const std::string& a, const std::string& b) {
+  if (a == b) return true;
+  char real_a[PATH_MAX];
+  char real_b[PATH_MAX];
+  return ::realpath(a.c_str(), real_a) != nullptr && ::realpath(b.c_str(), real_b) != nullptr && std::strcmp(real_a, real_b) == 0;
+}
+
+}  // namespace
+
+absl::Status ManifestOpener::CheckFresh(const Manifest& manifest, Whose& whose) {
   const Manifest::Impl& impl = *manifest.impl_;
-  const UniqueFd root_fd(::open(impl.root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!root_fd.valid()) {
+  whose = Whose::kThis;
+  const UniqueFd root_fd(::open(impl.root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const UniqueFd path_fd(root_fd.valid() ? -1 : ::open(impl.root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  const int at = root_fd.valid() ? root_fd.get() : path_fd.get();
+  struct stat root;
+  if (at < 0 || ::fstat(at, &root) != 0) {
     const int error_number = errno;
     return absl::Status(ErrnoToCode(error_number),
                         absl::StrCat("data set ", EscapeName(impl.root), " of the manifest ", impl.shown, ": ", ErrnoText(error_number),
                                      ". Check that its file system is mounted on this node, or give the root where it is now"));
   }
+  const layout::Identity* const identity = impl.identity;
+  const bool root_inode = identity != nullptr && identity->root_inode == root.st_ino;
+  const bool inodes_stay = at == root_fd.get() && InodesStay(at);
+  // Copied or mounted elsewhere it is the same set where nothing differs. Where something does, path and inode tell a changed set from
+  // another one.
+  if (identity != nullptr && !root_inode) {
+    whose = !IsOnePath(impl.root, impl.saved_root) ? Whose::kOther : inodes_stay ? Whose::kReplaced : Whose::kThis;
+  }
+  const bool inodes = root_inode && inodes_stay;
   const auto stale = [&](absl::string_view what, absl::string_view how) {
-    return absl::FailedPreconditionError(absl::StrCat("manifest ", impl.shown, " is older than its data set: ",
-                                                      EscapeName(absl::StrCat(impl.root, what.empty() ? "" : "/", what)), " ", how));
+    const std::string path = !what.empty() && what[0] == '/' ? std::string(what) : absl::StrCat(impl.root, what.empty() ? "" : "/", what);
+    const std::string is = whose == Whose::kOther      ? absl::StrCat("of the data set ", EscapeName(impl.saved_root), ", not of this one")
+                           : whose == Whose::kReplaced ? "of a folder that lay here before, and was replaced"
+                                                       : "older than its data set";
+    return absl::FailedPreconditionError(absl::StrCat("manifest ", impl.shown, " is ", is, ": ", EscapeName(path), " ", how));
   };
-  struct stat info;
-  if (impl.header->rule == layout::kRuleList) {
-    if (::fstatat(root_fd.get(), impl.list_name.c_str(), &info, 0) != 0) return stale(impl.list_name, "cannot be found any more");
-    if (static_cast<uint64_t>(info.st_size) != impl.list.bytes ||
-        int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec != impl.list.mtime_ns) {
-      return stale(impl.list_name, "was written since");
+  const auto check = [&](const std::string& name, int64_t mtime_ns, uint64_t bytes, uint64_t inode) -> absl::Status {
+    struct stat info;
+    if (::fstatat(at, name.c_str(), &info, 0) != 0) return stale(name, absl::StrCat("cannot be looked at any more: ", ErrnoText(errno)));
+    if (static_cast<uint64_t>(info.st_size) != bytes) {
+      return stale(name, absl::StrCat("was written since: it had ", bytes, " bytes and has ", info.st_size));
     }
+    if (mtime_ns != kMtimeUnknown && MtimeNs(info) != mtime_ns) return stale(name, "was written since: its time of modification is another");
+    if (inodes && inode != 0 && info.st_ino != inode) return stale(name, "was replaced since: its inode is another");
+    return absl::OkStatus();
+  };
+  if (impl.header->rule == layout::kRuleList) {
+    const absl::Status status = check(impl.list_name, impl.list.mtime_ns, impl.list.bytes, identity != nullptr ? identity->list.inode : 0);
+    if (!status.ok()) return status;
+  }
+  if (identity != nullptr && identity->labels.inode != 0 && !impl.labels_path.empty()) {
+    std::string path = impl.labels_path;
+    // Labels in the data set's folder went along with it.
+    const std::string inside = absl::StrCat(impl.saved_root, "/");
+    if (absl::StartsWith(path, inside)) path = path.substr(inside.size());
+    const layout::FileIdentity& labels = identity->labels;
+    if (absl::Status status = check(path, labels.mtime_ns, labels.bytes, labels.inode); !status.ok()) return status;
+  }
+  if (manifest.record_bytes_ != 0) {
+    const absl::Status status = AskEvenly(impl.header->object_count, [&](uint64_t object) {
+      std::string name;
+      impl.names.RelativeName(static_cast<uint32_t>(object), name);
+      return check(name, manifest.object_mtimes_ == nullptr ? kMtimeUnknown : manifest.object_mtimes_[object], manifest.object_bytes_[object],
+                   manifest.object_places_ == nullptr ? 0 : manifest.object_places_[object]);
+    });
+    if (!status.ok()) return status;
   }
   if (impl.folder_times == nullptr) return absl::OkStatus();
-  // All folders up to the bound, else as many evenly spread ones.
-  const uint64_t count = impl.header->folder_count;
-  const uint64_t asked = std::min(count, kFoldersAskedMax);
-  for (uint64_t i = 0; i < asked; ++i) {
-    const uint64_t folder =
-        count <= asked ? i : static_cast<uint64_t>(static_cast<double>(i) * (static_cast<double>(count) / static_cast<double>(asked)));
-    if (impl.folder_times[folder] == kMtimeUnknown) continue;
+  IndexOptions asked;
+  asked.include = SavedOption(manifest, "include");
+  asked.exclude = SavedOption(manifest, "exclude");
+  asked.extensions = SavedOption(manifest, "extensions");
+  const NameFilter names(asked);
+  return AskEvenly(impl.header->folder_count, [&](uint64_t folder) -> absl::Status {
+    if (impl.folder_times[folder] == kMtimeUnknown) return absl::OkStatus();
     const char* name = impl.names.FolderName(static_cast<uint32_t>(folder));
-    if (::fstatat(root_fd.get(), *name == '\0' ? "." : name, &info, 0) != 0) return stale(name, "cannot be found any more");
-    if (int64_t{info.st_mtim.tv_sec} * kNsPerSecond + info.st_mtim.tv_nsec != impl.folder_times[folder]) {
-      return stale(name, "has had files added, removed or renamed since");
+    struct stat info;
+    if (::fstatat(at, *name == '\0' ? "." : name, &info, 0) != 0) return stale(name, "cannot be found any more");
+    if (MtimeNs(info) == impl.folder_times[folder]) return absl::OkStatus();
+    // Something came or went. Where all that counts is as it was, it was a hidden name.
+    if (impl.folder_hashes != nullptr) {
+      const absl::StatusOr<uint64_t> hash = HashFolder(at, name, *name == '\0' && impl.header->rule == layout::kRuleClasses, names);
+      if (hash.ok() && *hash == impl.folder_hashes[folder]) return absl::OkStatus();
     }
-  }
-  return absl::OkStatus();
+    return stale(name, "has had files added, removed or renamed since");
+  });
 }
 
 int64_t ManifestOpener::ScannedUnixNs(const Manifest& manifest) { return manifest.impl_->header->scanned_unix_ns; }
@@ -342,9 +426,11 @@ absl::StatusOr<std::shared_ptr<const Manifest>> Manifest::OpenSaved(absl::string
   absl::StatusOr<std::shared_ptr<const Manifest>> manifest =
       ManifestOpener::FromPath(AbsolutePath(manifest_path), options.root, options.check, trust);
   if (!manifest.ok() || !options.check_root) return manifest;
-  const absl::Status status = ManifestOpener::CheckFresh(**manifest);
+  ManifestOpener::Whose whose;
+  const absl::Status status = ManifestOpener::CheckFresh(**manifest, whose);
   if (status.code() == absl::StatusCode::kFailedPrecondition) {
-    return absl::FailedPreconditionError(absl::StrCat(status.message(), ". Bring it up to date (penstock index --update)"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        status.message(), whose == ManifestOpener::Whose::kOther ? ". Give the manifest of this data set" : ". Bring it up to date (penstock index --update)"));
   }
   if (!status.ok()) return status;
   return manifest;

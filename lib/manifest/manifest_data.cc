@@ -62,12 +62,13 @@ class FingerprintHash {
 
 }  // namespace
 
-uint32_t ManifestData::AddFolder(absl::string_view path, int64_t mtime_ns) {
+uint32_t ManifestData::AddFolder(absl::string_view path, int64_t mtime_ns, uint64_t hash) {
   PENSTOCK_CHECK(folder_offsets_.size() < std::numeric_limits<uint32_t>::max(), "fewer folders than objects");
   folder_offsets_.push_back(folder_names_.size());
   folder_names_.append(path.data(), path.size());
   folder_names_ += '\0';
   folder_times_.push_back(mtime_ns);
+  folder_hashes_.push_back(hash);
   has_folder_times_ = has_folder_times_ || mtime_ns != kMtimeUnknown;
   return static_cast<uint32_t>(folder_offsets_.size() - 1);
 }
@@ -383,7 +384,15 @@ absl::Status ManifestData::WriteTo(SaveFile& out) const {
   }
   add(layout::kFolderOffsets, folder_offsets_);
   add(layout::kFolderNames, folder_names_);
-  if (has_folder_times_) add(layout::kFolderTimes, folder_times_);
+  if (has_folder_times_) {
+    add(layout::kFolderTimes, folder_times_);
+    add(layout::kFolderHashes, folder_hashes_);
+  }
+  std::string identity;
+  if (has_identity_) {
+    identity.assign(reinterpret_cast<const char*>(&identity_), sizeof identity_);
+    add(layout::kIdentity, identity);
+  }
   add(layout::kNameBases, name_bases_);
   add(layout::kNameOffsets, name_offsets_);
   add(layout::kNames, names_);

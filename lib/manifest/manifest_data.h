@@ -22,7 +22,8 @@ class ManifestData {
   explicit ManifestData(std::string root) : root_(std::move(root)) {}
 
   // Folders and objects are numbered from 0 in the order of the calls. Names have no NUL byte and, for objects, no slash.
-  uint32_t AddFolder(absl::string_view path, int64_t mtime_ns);
+  // `hash`: of what lies in the folder (FolderHash in scan.h), where `mtime_ns` is known.
+  uint32_t AddFolder(absl::string_view path, int64_t mtime_ns, uint64_t hash = 0);
   absl::StatusOr<uint32_t> AddObject(uint32_t folder, absl::string_view name, uint64_t bytes, uint64_t inode, int64_t mtime_ns);
   absl::StatusOr<int64_t> AddSample(int32_t label, absl::Span<const Range> ranges, absl::Span<const uint32_t> crcs);
   // One object that is one sample.
@@ -33,10 +34,13 @@ class ManifestData {
   void SetRule(layout::Rule rule) { rule_ = rule; }
   void SetScanTime(int64_t unix_ns) { scanned_unix_ns_ = unix_ns; }
   void SetListFile(const layout::ListFile& list, std::string name) { list_ = list, list_name_ = std::move(name); }
+  void SetIdentity(const layout::Identity& identity) { identity_ = identity, has_identity_ = true; }
   // One per range.
   void SetCrcs(std::vector<uint32_t> crcs) { crcs_ = std::move(crcs); }
 
   bool has_crcs() const { return !crcs_.empty(); }
+
+  void DropObjectTimes() { object_times_.clear(); }
 
   uint64_t object_count() const { return object_bytes_.size(); }
   uint64_t sample_count() const { return sample_count_; }
@@ -89,6 +93,8 @@ class ManifestData {
   int64_t scanned_unix_ns_ = 0;
   layout::ListFile list_{};
   std::string list_name_;
+  layout::Identity identity_{};
+  bool has_identity_ = false;
   std::vector<std::string> class_names_;
 
   std::vector<uint64_t> name_bases_;
@@ -104,6 +110,7 @@ class ManifestData {
   std::vector<uint64_t> folder_offsets_;
   std::string folder_names_;
   std::vector<int64_t> folder_times_;
+  std::vector<uint64_t> folder_hashes_;
   bool has_folder_times_ = false;
 
   uint64_t sample_count_ = 0;

@@ -17,8 +17,8 @@
 
 namespace penstock {
 
-// How many folders are asked for their mtime when a manifest is opened.
-inline constexpr uint64_t kFoldersAskedMax = 1000;
+// How many folders are asked for their mtime, and how many shards for theirs and their size, when a manifest is opened.
+inline constexpr uint64_t kAskedMax = 1000;
 
 // What makes a Manifest; a class, so that Manifest can befriend it.
 class ManifestOpener {
@@ -30,8 +30,11 @@ class ManifestOpener {
   static absl::StatusOr<std::shared_ptr<const Manifest>> FromPath(const std::string& path, const std::string& root, ManifestCheck check,
                                                                   const Trust& trust);
 
+  // What a manifest that is not fresh is of: this data set as it was before; the folder that lay at its path before; or another data set, by
+  // path and inode of the root.
+  enum class Whose { kThis, kReplaced, kOther };
   // FailedPrecondition where the data set has changed since the manifest was made; names what differs, without a cure.
-  static absl::Status CheckFresh(const Manifest& manifest);
+  static absl::Status CheckFresh(const Manifest& manifest, Whose& whose);
 
   static int64_t ScannedUnixNs(const Manifest& manifest);
   // Of a list file's manifest; empty otherwise.

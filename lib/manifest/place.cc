@@ -48,6 +48,22 @@ absl::Status MakeFolders(const std::string& folder, mode_t mode) {
   return SaveError(errno, absl::StrCat("mkdir of ", EscapeName(folder)));
 }
 
+// A hidden file beside the data set: no folder of it is touched, no tool takes it for a class or a sample, and all nodes that have the data
+// have it. Empty where there is no such place.
+std::string BesideDataSet(const std::string& root, const DataSet& data_set) {
+  if (!data_set.list_name.empty()) return absl::StrCat(root == "/" ? "" : root, "/.", data_set.list_name, ".penstock");
+  if (root == "/") return "";
+  const absl::string_view suffix = data_set.rule == TreeRule::kFlat ? ".penstock-flat" : ".penstock";
+  // Beside a mount point lies another file system, of this node or container alone: then a hidden file inside.
+  const std::string parent = ParentFolder(root);
+  struct stat of_root;
+  struct stat of_parent;
+  if (::stat(root.c_str(), &of_root) == 0 && ::stat(parent.c_str(), &of_parent) == 0 && of_root.st_dev != of_parent.st_dev) {
+    return absl::StrCat(root, "/", suffix);
+  }
+  return absl::StrCat(parent == "/" ? "" : parent, "/.", root.substr(root.rfind('/') + 1), suffix);
+}
+
 }  // namespace
 
 std::string AbsolutePath(absl::string_view path) {
@@ -111,10 +127,12 @@ std::vector<std::string> ManifestPlaces(const DataSet& data_set, const std::stri
   const std::string name = !data_set.list_name.empty()             ? absl::StrCat(data_set.list_name, ".manifest")
                            : data_set.rule == TreeRule::kFlat      ? "manifest-flat"
                                                                    : "manifest";
-  std::vector<std::string> places = {absl::StrCat(data_set.root == "/" ? "" : data_set.root, "/.penstock/", name)};
+  // The folder as it is, by whatever link or path it was named. A list's paths are relative to the folder in which it was named.
+  char real[PATH_MAX];
+  const std::string root = ::realpath(data_set.root.c_str(), real) != nullptr ? std::string(real) : data_set.root;
+  std::vector<std::string> places;
+  if (std::string beside = BesideDataSet(root, data_set); !beside.empty()) places.push_back(std::move(beside));
   if (const std::string cache = CacheFolder(); !cache.empty() && IsOwnOrAbsent(cache)) {
-    char real[PATH_MAX];
-    const std::string root = ::realpath(data_set.root.c_str(), real) != nullptr ? std::string(real) : data_set.root;
     places.push_back(absl::StrFormat("%s/%016x/%s", cache, XXH3_64bits(root.data(), root.size()), name));
   }
   return places;

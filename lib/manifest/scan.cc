@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <atomic>
@@ -327,7 +328,7 @@ class Scanner {
         at += entry->d_reclen;
         const char* name = entry->d_name;
         if (name[0] == '.') {
-          if (std::strcmp(name, ".") != 0 && std::strcmp(name, "..") != 0 && std::strcmp(name, ".penstock") != 0) {
+          if (std::strcmp(name, ".") != 0 && std::strcmp(name, "..") != 0 && !IsManifestName(name)) {
             LeaveOut(&IndexCounts::hidden, "hidden", &folder, name);
           }
           continue;
@@ -537,7 +538,7 @@ class Scanner {
       const absl::Status status = EmitFolder(root, path, -1);
       if (!status.ok()) return status;
     } else {
-      out_.data->AddFolder("", root.mtime_ns);
+      out_.data->AddFolder("", root.mtime_ns, HashOf(root, /*folders_only=*/true));
       for (const auto& chunk : root.chunks) {
         for (const Entry& entry : chunk->entries) {
           if (entry.kind == Entry::kFile) LeaveOut(&IndexCounts::unlabeled, "in no class", nullptr, entry.name);
@@ -628,8 +629,19 @@ class Scanner {
     return absl::OkStatus();
   }
 
+  static uint64_t HashOf(const Folder& folder, bool folders_only) {
+    FolderHash hash;
+    for (const auto& chunk : folder.chunks) {
+      for (const Entry& entry : chunk->entries) {
+        if (entry.kind == Entry::kFolder) hash.AddFolder(entry.name);
+        if (entry.kind == Entry::kFile && !folders_only) hash.AddFile(entry.name, entry.bytes, entry.inode);
+      }
+    }
+    return hash.value();
+  }
+
   absl::Status EmitFolder(Folder& folder, std::string& path, int32_t label) {
-    const uint32_t index = out_.data->AddFolder(path, folder.mtime_ns);
+    const uint32_t index = out_.data->AddFolder(path, folder.mtime_ns, HashOf(folder, /*folders_only=*/false));
     const std::vector<const Entry*> sorted = Sorter(/*path_order=*/true).Sort(folder);
     for (const Entry* entry : sorted) {
       if (entry->kind == Entry::kFile) {
@@ -699,6 +711,48 @@ void CountKind(absl::string_view name, FileKinds& kinds) {
       std::any_of(std::begin(kEndings), std::end(kEndings), [&](absl::string_view end) { return absl::EndsWithIgnoreCase(name, end); }) ||
       std::any_of(std::begin(kBeginnings), std::end(kBeginnings), [&](absl::string_view begin) { return absl::StartsWith(name, begin); });
   count(document ? kinds.documents : kinds.others, document ? kinds.document_name : kinds.other_name);
+}
+
+void FolderHash::AddFile(absl::string_view name, uint64_t bytes, uint64_t inode) {
+  const uint64_t numbers[2] = {bytes, inode};
+  sum_ += XXH3_64bits_withSeed(name.data(), name.size(), XXH3_64bits(numbers, sizeof numbers));
+}
+
+void FolderHash::AddFolder(absl::string_view name) { sum_ += XXH3_64bits_withSeed(name.data(), name.size(), 1); }
+
+bool IsManifestName(absl::string_view name) { return absl::StartsWith(name, ".") && absl::StrContains(name, ".penstock"); }
+
+absl::StatusOr<uint64_t> HashFolder(int root_fd, const char* name, bool folders_only, const NameFilter& names) {
+  const UniqueFd fd(::openat(root_fd, *name == '\0' ? "." : name, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) return IoError(errno, absl::StrCat("open of the folder ", EscapeName(name)));
+  const std::unique_ptr<char[]> list(new char[kListBytes]);
+  FolderHash hash;
+  for (;;) {
+    const long got = ::syscall(SYS_getdents64, fd.get(), list.get(), kListBytes);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return IoError(errno, absl::StrCat("listing of the folder ", EscapeName(name)));
+    if (got == 0) return hash.value();
+    for (long at = 0; at < got;) {
+      const auto* entry = reinterpret_cast<const dirent64*>(list.get() + at);
+      at += entry->d_reclen;
+      if (entry->d_name[0] == '.') continue;
+      const std::string path = *name == '\0' ? std::string(entry->d_name) : absl::StrCat(name, "/", entry->d_name);
+      const auto add_folder = [&] {
+        if (names.OfFolder(path) == NameFilter::Verdict::kTake) hash.AddFolder(entry->d_name);
+      };
+      if (entry->d_type == DT_DIR) {
+        add_folder();
+        continue;
+      }
+      struct statx info;
+      if (::statx(fd.get(), entry->d_name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE | STATX_SIZE | STATX_INO, &info) != 0) {
+        if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP) continue;
+        return IoError(errno, absl::StrCat("statx of ", EscapeName(path)));
+      }
+      if (S_ISDIR(info.stx_mode)) add_folder();
+      if (S_ISREG(info.stx_mode) && !folders_only && names.OfFile(path) == NameFilter::Verdict::kTake) hash.AddFile(entry->d_name, info.stx_size, info.stx_ino);
+    }
+  }
 }
 
 absl::Status ScanTree(const ScanOptions& options, ScanOutput& out) { return Scanner(options, out).Run(); }

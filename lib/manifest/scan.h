@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/clock.h"
 #include "manifest/manifest_data.h"
@@ -48,6 +49,26 @@ struct ScanOptions {
   // Called once when all names are known, before `wanted` and before `rule` is looked at for the last time; null: not asked for.
   std::function<absl::Status(const FileKinds&)> found;
 };
+
+// What lies in a folder, as a scan counts it: names, kinds, sizes and inodes, in any order. A folder's mtime also changes where hidden names
+// come and go, among them the manifests of the sets below it; this does not.
+class FolderHash {
+ public:
+  void AddFile(absl::string_view name, uint64_t bytes, uint64_t inode);
+  void AddFolder(absl::string_view name);
+  uint64_t value() const { return sum_; }
+
+ private:
+  uint64_t sum_ = 0;
+};
+
+// The same of the folder `name` below `root_fd` as it is now. `folders_only`: files beside class folders do not count. `names`: as for the scan.
+//
+// Errors: those of open(2), getdents(2) and statx(2).
+absl::StatusOr<uint64_t> HashFolder(int root_fd, const char* name, bool folders_only, const NameFilter& names);
+
+// Whether a hidden name is that of a manifest or of its lease.
+bool IsManifestName(absl::string_view name);
 
 struct ScanOutput {
   ManifestData* data = nullptr;  // filled by the scan

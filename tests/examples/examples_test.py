@@ -125,8 +125,7 @@ def jpeg(program, folder):
     whole = (folder / "class1" / "07.jpg").read_bytes()
     for damaged in (whole[:-5], whole[:200], b"not a JPEG at all" + whole):
         (folder / "class1" / "07.jpg").write_bytes(damaged)
-        for saved in (folder / ".penstock").glob("*"):
-            saved.unlink()
+        folder.with_name(f".{folder.name}.penstock").unlink(missing_ok=True)
         demand(r"class1/07\.jpg", run(*command, status=1))
         demand(r"^120 images \(2 skipped, 0 substituted\)", run(*command, "--policy=skip"))
         demand(r"^120 images \(0 skipped, 2 substituted\)", run(*command, "--policy=substitute"))

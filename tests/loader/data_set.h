@@ -46,12 +46,14 @@ class DataSet {
   explicit DataSet(int count, int bytes_max = 5000, int classes = 3) {
     std::string pattern = (std::filesystem::temp_directory_path() / "penstock-loader-XXXXXX").string();
     REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    root_ = pattern;
+    above_ = pattern;
+    root_ = above_ + "/set";  // in a folder of its own, for what is kept beside it
+    std::filesystem::create_directory(root_);
     Fill(root_, count, bytes_max, classes);
   }
   ~DataSet() {
     std::error_code ignored;
-    std::filesystem::remove_all(root_, ignored);
+    std::filesystem::remove_all(above_, ignored);
   }
 
   static void Fill(const std::string& root, int count, int bytes_max, int classes) {
@@ -86,6 +88,7 @@ class DataSet {
   }
 
  private:
+  std::string above_;
   std::string root_;
 };
 

@@ -284,7 +284,8 @@ TEST_CASE("a column that is missing or there twice is refused", "[manifest]") {
   TempFolder folder;
   const std::string good = GENERATE(true, false) ? RichManifest(folder, 10) : RecordManifest(folder);
   const uint32_t optional[] = {layout::kObjectPlaces, layout::kObjectTimes, layout::kLabels,      layout::kRangeFields,
-                               layout::kRangeCrcs,    layout::kRecordSource, layout::kFolderTimes};
+                               layout::kRangeCrcs,    layout::kRecordSource, layout::kFolderTimes,
+                               layout::kFolderHashes, layout::kIdentity};
   for (uint32_t i = 0; i < HeaderOf(good).column_count; ++i) {
     std::string bad = good;
     layout::Column column;

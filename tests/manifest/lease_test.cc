@@ -165,15 +165,14 @@ TEST_CASE("of several processes one builds and the others use what it saved", "[
   size_t built = 0;
   for (size_t at = log.find("indexed "); at != std::string::npos; at = log.find("indexed ", at + 1)) ++built;
   CHECK(built == 1);
-  CHECK_FALSE(std::filesystem::exists(tree.At(".penstock/manifest.lease")));
+  CHECK_FALSE(std::filesystem::exists(PlaceOf(tree.path()) + ".lease"));
 }
 
 TEST_CASE("a process that waits says for whom and gives up at its deadline", "[manifest]") {
   LogCapture log;
   TempFolder tree;
   tree.Write("x");
-  tree.MakeFolder(".penstock");
-  const pid_t child = HoldLeaseInChild(tree.At(".penstock/manifest.lease"));
+  const pid_t child = HoldLeaseInChild(PlaceOf(tree.path()) + ".lease");
   IndexOptions options;
   options.wait_s = 0.2;
   int waiting = 0;
@@ -187,7 +186,7 @@ TEST_CASE("a process that waits says for whom and gives up at its deadline", "[m
   Kill(child);
   CHECK(result.status().code() == absl::StatusCode::kDeadlineExceeded);
   CHECK(Contains(MessageOf(result), absl::StrCat("process ", child)));
-  CHECK(Contains(MessageOf(result), "manifest.lease"));
+  CHECK(Contains(MessageOf(result), ".penstock.lease"));
   CHECK(waiting >= 2);
   CHECK(Contains(note, absl::StrCat(child)));
   CHECK(log.CountOf("waiting for process") == 1);
@@ -197,8 +196,7 @@ TEST_CASE("a process that waits goes on when the holder is killed", "[manifest]"
   LogCapture log;
   TempFolder tree;
   tree.Write("x");
-  tree.MakeFolder(".penstock");
-  const pid_t child = HoldLeaseInChild(tree.At(".penstock/manifest.lease"));
+  const pid_t child = HoldLeaseInChild(PlaceOf(tree.path()) + ".lease");
   IndexOptions options;
   bool killed = false;
   options.progress = [&](const IndexProgress& progress) {

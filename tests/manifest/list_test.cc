@@ -49,7 +49,7 @@ TEST_CASE("a list gives its lines in their order", "[manifest]") {
   CHECK(manifest.rule() == TreeRule::kList);
   CHECK(manifest.root() == tree.path());
   CHECK(manifest.class_count() == 0);
-  CHECK(manifest.path() == tree.At(".penstock/train.tsv.manifest"));
+  CHECK(manifest.path() == tree.At(".train.tsv.penstock"));
 }
 
 TEST_CASE("names in a list are kept byte for byte", "[manifest]") {

@@ -23,6 +23,7 @@ TEST_CASE("a read-only data set keeps its manifest in the cache folder", "[manif
   TempFolder tree;
   tree.Write("x", "1");
   REQUIRE(::chmod(tree.path().c_str(), 0555) == 0);
+  REQUIRE(::chmod(tree.above().c_str(), 0555) == 0);
   {
     OtherUser other;
     const auto first = Manifest::Open(tree.path());
@@ -36,7 +37,7 @@ TEST_CASE("a read-only data set keeps its manifest in the cache folder", "[manif
   struct stat info;
   REQUIRE(::stat(cache.At("penstock").c_str(), &info) == 0);
   CHECK((info.st_mode & 0777) == 0700);
-  CHECK_FALSE(std::filesystem::exists(tree.At(".penstock")));
+  CHECK_FALSE(std::filesystem::exists(tree.above() + "/.t.penstock"));
 }
 
 TEST_CASE("where nothing can be written the manifest lives in memory and says so", "[manifest]") {
@@ -47,6 +48,7 @@ TEST_CASE("where nothing can be written the manifest lives in memory and says so
   TempFolder tree;
   tree.Write("x", "1");
   REQUIRE(::chmod(tree.path().c_str(), 0555) == 0);
+  REQUIRE(::chmod(tree.above().c_str(), 0555) == 0);
   OtherUser other;
   const auto manifest = Manifest::Open(tree.path());
   REQUIRE_OK(manifest);
@@ -69,6 +71,7 @@ TEST_CASE("a cache folder of somebody else is not used", "[manifest]") {
   TempFolder tree;
   tree.Write("x", "1");
   REQUIRE(::chmod(tree.path().c_str(), 0555) == 0);
+  REQUIRE(::chmod(tree.above().c_str(), 0555) == 0);
   OtherUser other;
   const auto manifest = Manifest::Open(tree.path());
   REQUIRE_OK(manifest);
@@ -84,7 +87,7 @@ TEST_CASE("a manifest path among the samples is refused", "[manifest]") {
   options.manifest_path = tree.At("a/manifest");
   const auto inside = Manifest::Open(tree.path(), options);
   CHECK(inside.status().code() == absl::StatusCode::kInvalidArgument);
-  CHECK(Contains(MessageOf(inside), "hidden folder"));
+  CHECK(Contains(MessageOf(inside), "hidden name"));
   tree.MakeFolder("a/.own");
   options.manifest_path = tree.At("a/.own/manifest");
   CHECK(Manifest::Open(tree.path(), options).ok());

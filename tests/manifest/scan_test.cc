@@ -292,8 +292,8 @@ TEST_CASE("a folder without files is an error", "[manifest]") {
   CHECK(Contains(MessageOf(empty), "no files"));
   tree.MakeFolder("a");
   CHECK(Manifest::Open(tree.path()).status().code() == absl::StatusCode::kNotFound);
-  CHECK_FALSE(std::filesystem::exists(tree.At(".penstock/manifest")));
-  CHECK_FALSE(std::filesystem::exists(tree.At(".penstock/manifest.lease")));
+  CHECK_FALSE(std::filesystem::exists(PlaceOf(tree.path())));
+  CHECK_FALSE(std::filesystem::exists(PlaceOf(tree.path()) + ".lease"));
 }
 
 TEST_CASE("the class rule needs a class", "[manifest]") {
@@ -328,6 +328,7 @@ TEST_CASE("a folder that may not be listed fails by name", "[manifest]") {
   // As root no permission is missing; so another user scans.
   REQUIRE(::chmod(closed.c_str(), 0) == 0);
   REQUIRE(::chmod(tree.path().c_str(), 0777) == 0);
+  REQUIRE(::chmod(tree.above().c_str(), 0777) == 0);
   const uid_t user = ::geteuid();
   const bool was_root = user == 0;
   if (was_root) REQUIRE(::seteuid(65534) == 0);

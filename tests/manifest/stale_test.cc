@@ -34,9 +34,9 @@ TEST_CASE("the second open uses what the first has saved", "[manifest]") {
   const auto second = MustOpen(tree.path());
   CHECK(log.CountOf("indexed") == 1);
   CHECK(second->fingerprint() == first->fingerprint());
-  CHECK(second->path() == tree.At(".penstock/manifest"));
+  CHECK(second->path() == tree.above() + "/.t.penstock");
   CHECK(second->root() == tree.path());
-  CHECK_FALSE(std::filesystem::exists(tree.At(".penstock/manifest.lease")));
+  CHECK_FALSE(std::filesystem::exists(tree.above() + "/.t.penstock.lease"));
 }
 
 TEST_CASE("a file added or removed or renamed makes a manifest stale", "[manifest]") {
@@ -134,7 +134,7 @@ TEST_CASE("damage is refused by OpenSaved and mended by Open", "[manifest]") {
   const auto manifest = MustOpen(tree.path());
   std::string bytes = ReadFile(manifest->path());
   bytes[40] ^= 1;
-  tree.Write(".penstock/manifest", bytes);
+  std::ofstream(manifest->path(), std::ios::binary) << bytes;
   const auto saved = Manifest::OpenSaved(manifest->path());
   CHECK(saved.status().code() == absl::StatusCode::kDataLoss);
   CHECK(Contains(MessageOf(saved), "penstock index"));
@@ -269,7 +269,7 @@ TEST_CASE("an update over a damaged manifest starts from nothing", "[manifest]")
   LogCapture log;
   TempFolder tree;
   tree.Write("x");
-  tree.Write(".penstock/manifest", "rubbish");
+  std::ofstream(PlaceOf(tree.path())) << "rubbish";
   const auto updated = Manifest::Update(tree.path());
   REQUIRE_OK(updated);
   CHECK(updated->counts.added == 1);

@@ -18,19 +18,26 @@ namespace penstock::testing {
 class TempFolder {
  public:
   TempFolder() {
+    // In a folder of its own, for what is kept beside a data set.
     char name[] = "/tmp/penstock-test-XXXXXX";
     REQUIRE(::mkdtemp(name) != nullptr);
-    path_ = name;
+    above_ = name;
+    REQUIRE(::chmod(name, 0755) == 0);
+    path_ = above_ + "/t";
+    REQUIRE(::mkdir(path_.c_str(), 0700) == 0);
   }
   TempFolder(const TempFolder&) = delete;
   TempFolder& operator=(const TempFolder&) = delete;
   ~TempFolder() {
-    ::chmod(path_.c_str(), 0755);  // a test may have taken the permission away
+    // A test may have taken the permission away.
+    ::chmod(above_.c_str(), 0755);
+    ::chmod(path_.c_str(), 0755);
     std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
+    std::filesystem::remove_all(above_, ignored);
   }
 
   const std::string& path() const { return path_; }
+  const std::string& above() const { return above_; }
   std::string At(const std::string& name) const { return path_ + "/" + name; }
 
   // A file with its folders; returns its path.
@@ -50,6 +57,7 @@ class TempFolder {
   void Link(const std::string& target, const std::string& name) const { REQUIRE(::symlink(target.c_str(), At(name).c_str()) == 0); }
 
  private:
+  std::string above_;
   std::string path_;
 };
 
