@@ -117,6 +117,11 @@ PENSTOCK_C_API penstock_code penstock_options_get(const penstock_options *option
    Errors:   INVALID_ARGUMENT  another size than 4 or 8; a count below 0. */
 PENSTOCK_C_API penstock_code penstock_options_set_ids(penstock_options *options, const void *ids, int32_t id_bytes, int64_t count,
                                                       penstock_error **error);
+/* Loader and index: a number that says when to give up. penstock_loader_open(), penstock_manifest_open(), _build() and _update() look at it
+   about every 20 ms and end with CANCELLED once it is not 0, also where a file system does not answer: what hangs then ends on a thread of
+   its own, and nothing is saved. A signal handler may set it. NULL: none. It must stay valid until the calls that are given these options
+   have returned. */
+PENSTOCK_C_API penstock_code penstock_options_set_cancel(penstock_options *options, const int32_t *flag, penstock_error **error);
 /* Loader: decodes each sample with a function (codec.h has its contract); NULL: none. How much it may deliver is said by the options
    codec_delivered_bytes_max and codec_expansion_max. `user` and the function must stay valid until the loaders that were opened with them
    are closed. */

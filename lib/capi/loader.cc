@@ -94,7 +94,8 @@ penstock_code penstock_loader_open(const penstock_options* options, penstock_run
     }
     auto object = std::make_shared<LoaderObject>();
     object->device = loader_options->device;
-    absl::StatusOr<std::unique_ptr<Loader>> opened = Loader::Open(*std::move(loader_options), std::move(shared));
+    absl::StatusOr<std::unique_ptr<Loader>> opened = CallUntilCancelled<std::unique_ptr<Loader>>(
+        options, [given = *std::move(loader_options), shared = std::move(shared)] { return Loader::Open(given, shared); });
     if (!opened.ok()) return opened.status();
     object->loader = *std::move(opened);
     return Give(std::move(object), loader);

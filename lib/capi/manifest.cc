@@ -24,7 +24,8 @@ absl::Status Index(const char* function, Indexer index, const char* root, const 
   if (manifest == nullptr) return Missing(function, "manifest");
   const absl::StatusOr<IndexOptions> index_options = CopyOptions<IndexOptions>(function, options, /*optional=*/true);
   if (!index_options.ok()) return index_options.status();
-  absl::StatusOr<IndexResult> result = index(root, *index_options);
+  absl::StatusOr<IndexResult> result = CallUntilCancelled<IndexResult>(
+      options, [index, root = std::string(root), given = *index_options] { return index(root, given); });
   if (!result.ok()) return result.status();
   std::string counts;
   if (counts_json != nullptr) counts = ToJson(result->counts);
@@ -65,7 +66,8 @@ penstock_code penstock_manifest_open(const char* root, const penstock_options* i
     if (manifest == nullptr) return Missing(function, "manifest");
     const absl::StatusOr<IndexOptions> options = CopyOptions<IndexOptions>(function, index_options, /*optional=*/true);
     if (!options.ok()) return options.status();
-    absl::StatusOr<std::shared_ptr<const Manifest>> opened = Manifest::Open(root, *options);
+    absl::StatusOr<std::shared_ptr<const Manifest>> opened = CallUntilCancelled<std::shared_ptr<const Manifest>>(
+        index_options, [root = std::string(root), given = *options] { return Manifest::Open(root, given); });
     return opened.ok() ? GiveManifest(*std::move(opened), manifest) : opened.status();
   });
 }

@@ -3,6 +3,7 @@
 #define PENSTOCK_CAPI_OBJECTS_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -12,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "base/fork_guard.h"
 #include "capi/call.h"
+#include "penstock/cancel.h"
 #include "penstock/loader.h"
 #include "penstock/manifest.h"
 #include "penstock/options.h"
@@ -28,6 +30,7 @@ struct OptionsObject {
   static constexpr Kind kKind = Kind::kOptions;
   std::mutex mutex;
   std::variant<LoaderOptions, IndexOptions, RuntimeOptions> options;  // in the order of PENSTOCK_*_OPTIONS
+  const int32_t* cancel = nullptr;
 };
 
 // A copy of options of one table; its defaults where the handle is NULL and that is allowed.
@@ -45,6 +48,19 @@ absl::StatusOr<Options> CopyOptions(absl::string_view function, const penstock_o
         absl::StrCat(function, ": these options are of ", kTables[(*object)->options.index()], "; it takes ", kTables[wanted.index()]));
   }
   return *options;
+}
+
+// Runs `call`, which opens or indexes, until the number of these options (penstock_options_set_cancel) says to give up.
+template <typename T>
+absl::StatusOr<T> CallUntilCancelled(const penstock_options* handle, std::function<absl::StatusOr<T>()> call) {
+  const int32_t* flag = nullptr;
+  if (absl::StatusOr<std::shared_ptr<OptionsObject>> object = Find<OptionsObject>("options", handle); handle != nullptr && object.ok()) {
+    std::lock_guard<std::mutex> lock((*object)->mutex);
+    flag = (*object)->cancel;
+  }
+  if (flag == nullptr) return call();
+  // Written by a signal handler, or by another thread.
+  return UntilCancelled<T>(std::move(call), [flag] { return __atomic_load_n(flag, __ATOMIC_RELAXED) != 0; });
 }
 
 struct RuntimeObject {

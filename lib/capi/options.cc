@@ -130,6 +130,19 @@ penstock_code penstock_options_get(const penstock_options* options, const char* 
   });
 }
 
+penstock_code penstock_options_set_cancel(penstock_options* options, const int32_t* flag, penstock_error** error) {
+  return Call(error, [&, function = __func__]() -> absl::Status {
+    absl::StatusOr<std::shared_ptr<OptionsObject>> object = Find<OptionsObject>(function, options);
+    if (!object.ok()) return object.status();
+    std::lock_guard<std::mutex> lock((*object)->mutex);
+    if (std::get_if<RuntimeOptions>(&(*object)->options) != nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat(function, ": a runtime opens nothing; it takes options of loaders and of indexing"));
+    }
+    (*object)->cancel = flag;
+    return absl::OkStatus();
+  });
+}
+
 penstock_code penstock_options_set_ids(penstock_options* options, const void* ids, int32_t id_bytes, int64_t count,
                                        penstock_error** error) {
   return Call(error, [&, function = __func__] {

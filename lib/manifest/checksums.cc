@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
+#include "base/cancel.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/io_error.h"
@@ -157,7 +158,8 @@ absl::StatusOr<std::vector<uint32_t>> ComputeChecksums(const ManifestData& data,
         if (numbers.size() == 1) first = &crcs[numbers[0]];
         if (first == nullptr || !known || !known(index, *first)) {
           const absl::Status status =
-              by_object != nullptr
+              Cancelled() ? CancelledStatus()
+              : by_object != nullptr
                   ? ChecksumsOfRanges(store, data, index, numbers, buffer.get(), scratch, crcs)
                   : ChecksumOf(store, index, data.object_bytes(index), records ? data.runs()[object].offset_bytes : 0, data.record_bytes(),
                                buffer.get(), scratch, first);

@@ -22,6 +22,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "base/bytes.h"
+#include "base/cancel.h"
 #include "base/clock.h"
 #include "base/io_error.h"
 #include "base/log.h"
@@ -422,6 +423,7 @@ absl::StatusOr<Turn> TakeTurn(const std::string& place, const std::vector<std::s
     for (int64_t pause_ns = 5 * kNsPerMs; state == LeaseWatch::State::kHeld && !ended; state = watch.Look(), ended = watch.changed_hands()) {
       const int64_t now_ns = MonotonicNs();
       const double waited_s = static_cast<double>(now_ns - start_ns) / kNsPerSecond;
+      if (Cancelled()) return CancelledStatus();
       if (waited_s >= options.wait_s) return deadline();
       if (now_ns - reported_ns >= kWaitReportNs) {
         reported_ns = now_ns;
@@ -549,7 +551,7 @@ absl::StatusOr<IndexResult> MakeManifest(const DataSet& data_set, const std::vec
       // Whether the place can be written shows at its lease, before the scan.
       absl::StatusOr<Turn> turn = TakeTurn(place, places, data_set, options, mode);
       // After the scan another process's is not waited for.
-      if (!turn.ok() && scanned == nullptr) return turn.status();
+      if (!turn.ok() && (scanned == nullptr || absl::IsCancelled(turn.status()))) return turn.status();
       status = turn.ok() ? turn->unusable : turn.status();
       if (status.ok() && turn->manifest != nullptr) return IndexResult{std::move(turn->manifest), {}};
       if (status.ok()) {
@@ -565,6 +567,7 @@ absl::StatusOr<IndexResult> MakeManifest(const DataSet& data_set, const std::vec
           }
         }
         if (absl::Status error = scan(); !error.ok()) return error;
+        if (Cancelled()) return CancelledStatus();
         absl::StatusOr<std::shared_ptr<const Manifest>> saved = SaveAt(place, data_set, scanned->data, options);
         if (saved.ok()) {
           if (!refused.empty()) {

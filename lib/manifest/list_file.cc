@@ -22,6 +22,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/bytes.h"
+#include "base/cancel.h"
 #include "base/clock.h"
 #include "base/io_error.h"
 #include "base/unique_fd.h"
@@ -286,7 +287,7 @@ absl::Status ScanList(const ScanOptions& options, const std::string& list_name, 
       if (begin >= lines.size()) return;
       const size_t end = std::min(begin + kClaimedAtOnce, lines.size());
       for (size_t i = begin; i < end; ++i) {
-        const absl::Status measured = measure(lines[i], lines[i].number);
+        const absl::Status measured = Cancelled() ? CancelledStatus() : measure(lines[i], lines[i].number);
         if (measured.ok()) continue;
         // The first bad line is reported, whichever thread is faster: chunks before this one are already claimed.
         std::lock_guard<std::mutex> lock(mutex);

@@ -18,6 +18,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
+#include "base/cancel.h"
 #include "base/clock.h"
 #include "base/io_error.h"
 #include "base/log.h"
@@ -334,7 +335,7 @@ absl::Status MakeRecords(const RecordsPlan& plan, int threads, const std::functi
       [&] {
         std::string scratch;
         for (uint32_t object = next.fetch_add(1); object < count; object = next.fetch_add(1)) {
-          const absl::Status status = look(object, scratch);
+          const absl::Status status = Cancelled() ? CancelledStatus() : look(object, scratch);
           if (status.ok()) continue;
           // The first bad shard is named, whichever thread is faster.
           std::lock_guard<std::mutex> lock(mutex);

@@ -24,6 +24,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
+#include "base/cancel.h"
 #include "base/clock.h"
 #include "base/io_error.h"
 #include "base/unique_fd.h"
@@ -217,6 +218,10 @@ class Scanner {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
       changed_.wait(lock, [this] { return !chunk_jobs_.empty() || !folder_jobs_.empty() || pending_ == 0 || !error_.ok(); });
+      if (Cancelled() && error_.ok()) {
+        error_ = CancelledStatus();
+        changed_.notify_all();
+      }
       if (pending_ == 0 || !error_.ok()) return;
       std::vector<Job>& jobs = chunk_jobs_.empty() ? folder_jobs_ : chunk_jobs_;
       Job job = std::move(jobs.back());
@@ -379,6 +384,7 @@ class Scanner {
     int64_t files = 0;
     int64_t bytes = 0;
     for (const uint32_t i : order) {
+      if (Cancelled()) return CancelledStatus();
       Entry& entry = chunk.entries[i];
       struct statx info;
       // DONT_SYNC: what the listing brought along is good enough, a network file system need not be asked again.

@@ -10,8 +10,11 @@
 #include <thread>
 #include <vector>
 
+#include "base/cancel.h"
+
 namespace penstock {
 
+// Whoever gives up the caller's work gives up that of the threads (base/cancel.h).
 // Runs `work` on `threads` threads until all have returned, and calls `tick` about ten times a second on the calling thread.
 // Where no thread can be had, the caller does the work itself.
 template <typename Work>
@@ -23,7 +26,8 @@ void RunWorkers(int threads, const Work& work, const std::function<void()>& tick
   for (int i = 0; i < threads; ++i) {
     try {
       std::lock_guard<std::mutex> lock(mutex);
-      pool.emplace_back([&] {
+      pool.emplace_back([&, flag = CurrentCancel()] {
+        const CancelScope scope(flag);
         work();
         std::lock_guard<std::mutex> ended(mutex);
         if (--running == 0) returned.notify_all();

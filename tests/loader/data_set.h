@@ -47,6 +47,7 @@ class DataSet {
     std::string pattern = (std::filesystem::temp_directory_path() / "penstock-loader-XXXXXX").string();
     REQUIRE(::mkdtemp(pattern.data()) != nullptr);
     above_ = pattern;
+    std::filesystem::permissions(above_, std::filesystem::perms(0755));
     root_ = above_ + "/set";  // in a folder of its own, for what is kept beside it
     std::filesystem::create_directory(root_);
     Fill(root_, count, bytes_max, classes);

@@ -445,7 +445,7 @@ TEST_CASE("what does not go with a mixture is refused by name", "[loader]") {
   refused(options, "root is missing");
   options = sets.Options();
   options.codec.verify_crc = true;
-  refused(options, sets.a.root().c_str());
+  refused(options, (std::filesystem::path(sets.a.root()).parent_path() / ".set.penstock").c_str());
   options = sets.Options();
   options.mixture_period = 100'000;
   refused(options, "mixture_period");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_double, c_int32, c_int64, c_uint64, c_void_p
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -65,6 +66,7 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "penstock_options_set": (c_int32, [_Handle, c_char_p, c_char_p, _Error]),
     "penstock_options_get": (c_int32, [_Handle, c_char_p, _Out, _Error]),
     "penstock_options_set_ids": (c_int32, [_Handle, c_void_p, c_int32, c_int64, _Error]),
+    "penstock_options_set_cancel": (c_int32, [_Handle, POINTER(c_int32), _Error]),
     "penstock_set_log": (c_int32, [LogFunction, c_void_p, _Error]),
     "penstock_topology_json": (c_int32, [_Out, _Error]),
     "penstock_doctor_json": (c_int32, [c_char_p, _Out, _Error]),
@@ -162,6 +164,40 @@ def take_bytes(function: Any, *arguments: Any, length: bool = False) -> bytes:
         content = ctypes.string_at(text.value) if text.value else b""
     library.penstock_string_free(text)
     return content
+
+
+def call_interruptible(options: c_void_p, function: Any, *arguments: Any) -> None:
+    """As ``call``, for what opens or indexes with ``options``: Ctrl-C is seen while it waits, also for a file system that does not answer."""
+    if threading.current_thread() is not threading.main_thread():
+        call(function, *arguments)  # signals come to the main thread
+        return
+    cancel = c_int32(0)
+    call(library.penstock_options_set_cancel, options, byref(cancel))
+    returned = threading.Event()
+    errors: List[BaseException] = []
+
+    def run() -> None:
+        try:
+            call(function, *arguments)
+        except BaseException as error:  # raised again in the caller's thread
+            errors.append(error)
+        finally:
+            returned.set()
+
+    thread = threading.Thread(target=run, name="penstock-open", daemon=True)
+    try:
+        thread.start()
+        returned.wait()
+    except BaseException:
+        cancel.value = 1
+        # The library looks at `cancel` until it returns, which takes less than 0.1 s then.
+        if thread.ident is not None:
+            returned.wait(1.0)
+        raise
+    thread.join()
+    call(library.penstock_options_set_cancel, options, None)
+    if errors:
+        raise errors[0]
 
 
 def path_bytes(path: Any) -> bytes:

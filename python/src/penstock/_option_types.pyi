@@ -100,7 +100,7 @@ class IndexOptions(TypedDict, total=False):
     rule: Literal["auto", "classes", "flat", "list"]
     """how a path becomes samples"""
     manifest_path: Union[str, os.PathLike[str]]
-    """where the manifest is saved; empty: the default place"""
+    """Path of the saved manifest. Empty: the hidden file .NAME.penstock beside the data set NAME, or the cache folder"""
     threads: int
     """threads that list; 0: by cores and file system"""
     crc: bool

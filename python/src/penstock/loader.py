@@ -149,7 +149,12 @@ class Loader(Handle):
         values = {**self._values, "state": _state_text(state)}
         runtime = None if self._runtime is None else self._runtime._open_handle()
         with _options.options(_capi.LOADER_OPTIONS, values, self._ids) as options:
-            _capi.call(_library.penstock_loader_open, options, runtime, byref(handle))
+            try:
+                _capi.call_interruptible(options, _library.penstock_loader_open, options, runtime, byref(handle))
+            except BaseException:
+                if handle:  # it came at the moment of Ctrl-C
+                    _library.penstock_loader_close(handle, None)
+                raise
         return handle
 
     # Batches

@@ -67,19 +67,29 @@ class Manifest(Handle):
         _capi.call(_library.penstock_manifest_get, handle, byref(self._view))
         return self
 
+    @staticmethod
+    def _call(options: c_void_p, handle: c_void_p, function: Any, *arguments: Any) -> None:
+        try:
+            _capi.call_interruptible(options, function, *arguments)
+        except BaseException:
+            if handle:  # it came at the moment of Ctrl-C
+                _library.penstock_manifest_close(handle, None)
+            raise
+
     @classmethod
     def open(cls, root: "Path", **options: "Unpack[IndexOptions]") -> "Manifest":
-        """The manifest saved for ``root``; made where there is none, and again where it is damaged or older than the data set."""
+        """The manifest saved for ``root``; made where there is none, and again where it is damaged or older than the data set. Ctrl-C is seen
+        within 0.1 s, as in ``build`` and ``update``."""
         handle = c_void_p()
         with _options.options(_capi.INDEX_OPTIONS, _texts(dict(options))) as given:
-            _capi.call(_library.penstock_manifest_open, _capi.path_bytes(root), given, byref(handle))
+            cls._call(given, handle, _library.penstock_manifest_open, _capi.path_bytes(root), given, byref(handle))
         return cls._of(handle)
 
     @classmethod
     def _scan(cls, function: Any, root: "Path", options: Dict[str, Any]) -> "Tuple[Manifest, Dict[str, Any]]":
         handle, counts = c_void_p(), c_void_p()
         with _options.options(_capi.INDEX_OPTIONS, _texts(options)) as given:
-            _capi.call(function, _capi.path_bytes(root), given, byref(handle), byref(counts))
+            cls._call(given, handle, function, _capi.path_bytes(root), given, byref(handle), byref(counts))
         return cls._of(handle), json.loads(_capi.text_of(counts) or "{}")
 
     @classmethod
