@@ -126,7 +126,10 @@ struct LoaderOptions {
                                             // where each read takes one as many as reads in flight
   int64_t open_files = -1;                  // files kept open from one read to the next; -1: half of RLIMIT_NOFILE at most; 0: none
   bool huge_pages = true;
-  bool pin_cpus = true;                     // each stream on its core
+  /// Whether each stream is pinned to a core of its own. Not given: where a launcher counts several processes on this node, or
+  /// RuntimeOptions::loaders several loaders in this process: these share out the cores. Two jobs that know nothing of each other would pin their streams to the same core, and each would get half of it. A stream
+  /// that is not pinned runs on any core of its NUMA node.
+  std::optional<bool> pin_cpus;
 };
 
 /// All options that can be set by name, in the order of the struct.

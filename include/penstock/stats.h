@@ -114,7 +114,9 @@ struct SetupReport {
   int32_t queue_depth = 0;   // reads in flight, all streams of this loader; now, where they are tuned
   int32_t io_workers = 0;    // threads at most that do them: of each ring with io_uring, of the pool with threads; likewise
   std::string queue_depth_why;
+  std::string streams_why;   // "cpu_share = 0.4 of 2 cores ..."
   std::vector<int32_t> cpus; // of each stream; -1: not pinned
+  std::string cpus_why;      // why streams are pinned, or not
   int32_t numa_node = -1;
   int64_t arena_bytes = 0;
   std::string memory_why;    // where memory_bytes comes from, and what binds it

@@ -91,6 +91,8 @@ std::string ToJson(const SetupReport& setup) {
                {"io", setup.io},
                {"io_why", setup.io_why},
                {"streams", setup.streams},
+               {"streams_why", setup.streams_why},
+               {"cpus_why", setup.cpus_why},
                {"queue_depth", setup.queue_depth},
                {"io_workers", setup.io_workers},
                {"queue_depth_why", setup.queue_depth_why},

@@ -122,8 +122,9 @@ int RunBench(const BenchArguments& arguments) {
                   static_cast<long long>(member.period_samples), static_cast<long long>(setup.mixture_period));
     }
     std::printf("%s\n", setup.rank_why.c_str());
-    std::printf("engine %s (%s)\nreads %s (%s)\n%d streams, %d reads in flight (%s), %d batches ahead, arena %.0f MB (%s): %s; %s\n",
-                setup.engine.c_str(), setup.engine_why.c_str(), setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.queue_depth,
+    std::printf("engine %s (%s)\nreads %s (%s)\n%d streams (%s), %s (%s)\n%d reads in flight (%s), %d batches ahead, arena %.0f MB (%s): %s; %s\n",
+                setup.engine.c_str(), setup.engine_why.c_str(), setup.io.c_str(), setup.io_why.c_str(), setup.streams, setup.streams_why.c_str(),
+                setup.cpus[0] >= 0 ? "each pinned to a core" : "not pinned", setup.cpus_why.c_str(), setup.queue_depth,
                 setup.queue_depth_why.c_str(), setup.prefetch_batches, 1e-6 * static_cast<double>(setup.arena_bytes), setup.memory_why.c_str(), setup.pages.c_str(), setup.binding.c_str());
     std::printf("%s\n%s\ngap between neighbours read as one: %lld bytes (%s)\nopen %.1f ms\n", setup.open_files_why.c_str(),
                 setup.warm.c_str(), static_cast<long long>(setup.coalesce_gap_bytes), setup.coalesce_gap_why.c_str(), 1e3 * open_s);

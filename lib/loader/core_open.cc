@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "base/align.h"
 #include "base/bytes.h"
@@ -127,6 +129,20 @@ void LoaderCore::WarnOfStateWeights() {
   Log(LogLevel::kWarning, setup_.warnings.back());
 }
 
+namespace {
+
+std::vector<int> AllowedCpusOfNode(const Topology& topology, int id) {
+  std::vector<int> cpus;
+  for (const NumaNode& node : topology.nodes) {
+    if (node.id != id) continue;
+    std::set_intersection(node.cpus.begin(), node.cpus.end(), topology.allowed_cpus.begin(), topology.allowed_cpus.end(),
+                          std::back_inserter(cpus));
+  }
+  return cpus;
+}
+
+}  // namespace
+
 absl::Status LoaderCore::ResolveStreams() {
   absl::StatusOr<Topology> topology = ReadTopology(runtime_core_.topology());
   if (!topology.ok()) return topology.status();
@@ -144,8 +160,25 @@ absl::Status LoaderCore::ResolveStreams() {
   placement_ = *std::move(placed);
   setup_.streams = static_cast<int32_t>(placement_.size());
   setup_.numa_node = placement_[0].numa_node;
-  for (const StreamPlacement& stream : placement_) {
-    setup_.cpus.push_back(options_.pin_cpus ? stream.cpu : -1);
+  const bool pinned = options_.pin_cpus.value_or(placement.local_world_size > 1);
+  setup_.streams_why = options_.streams > 0 ? "asked for"
+                                            : absl::StrFormat("cpu_share = %g of %d cores%s; the trainer has the rest", options_.cpu_share, allowed_cpus_,
+                                                              placement.local_world_size > 1
+                                                                  ? absl::StrCat(", which ", placement.local_world_size, " loaders share out")
+                                                                  : "");
+  setup_.cpus_why = options_.pin_cpus.has_value() ? absl::StrCat("pin_cpus = ", *options_.pin_cpus ? "true" : "false")
+                    : pinned                      ? absl::StrCat("loader ", placement.local_rank, " of the ", placement.local_world_size, " that share out this node's cores")
+                                                  : "no launcher counts the processes of this node, and another job may use the same core";
+  stream_cpus_.resize(placement_.size());
+  for (size_t i = 0; i < placement_.size(); ++i) {
+    const StreamPlacement& stream = placement_[i];
+    setup_.cpus.push_back(pinned ? stream.cpu : -1);
+    if (options_.pin_cpus == false) continue;
+    if (pinned) {
+      stream_cpus_[i] = {stream.cpu};
+    } else if (topology->nodes.size() > 1) {
+      stream_cpus_[i] = AllowedCpusOfNode(*topology, stream.numa_node);
+    }
     if (stream.numa_node != setup_.numa_node) setup_.numa_node = -1;
   }
   if (topology->nodes.size() < 2) setup_.numa_node = -1;  // nothing to bind to

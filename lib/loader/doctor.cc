@@ -146,7 +146,8 @@ class Examination {
       std::vector<std::string> cpus;
       for (const StreamPlacement& stream : *placed) cpus.push_back(absl::StrCat(stream.cpu));
       Add(FindingLevel::kGood, "streams",
-          absl::StrCat(placed->size(), " by default (cpu_share 0.4), on cores ", absl::StrJoin(cpus, ", ")));
+          absl::StrCat(placed->size(), " by default: cpu_share 0.4 of ", allowed, " cores leaves the rest to the trainer; cpu_share=1 takes all of "
+                       "them. Cores ", absl::StrJoin(cpus, ", "), " where a launcher counts the processes of the node; else not pinned"));
     } else {
       Add(FindingLevel::kProblem, "streams", std::string(placed.status().message()));
     }

@@ -30,10 +30,13 @@ constexpr size_t kNextSamplesMax = 1 << 16;
 constexpr size_t kIdsNamed = 4;  // of a lent batch, in a message
 constexpr int64_t kCopyPollNs = 20'000;
 
-void PinThisThread(int cpu) {
+void KeepThisThreadOn(const std::vector<int>& cpus) {
   cpu_set_t set;
   CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
+  for (const int cpu : cpus) {
+    if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(cpu, &set);
+  }
+  if (CPU_COUNT(&set) == 0) return;
   // A cpuset that changed since the map was read is no reason to fail: the thread runs where it may.
   ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set);
 }
@@ -75,7 +78,7 @@ int64_t LoaderCore::RankSamples(int64_t epoch) const {
 
 void LoaderCore::StreamMain(size_t index) {
   ::pthread_setname_np(::pthread_self(), absl::StrCat("penstock/", index).substr(0, 15).c_str());
-  if (options_.pin_cpus && placement_[index].cpu >= 0) PinThisThread(placement_[index].cpu);
+  KeepThisThreadOn(stream_cpus_[index]);
   StreamThread& thread = *threads_[index];
   thread.tid.store(::gettid(), std::memory_order_relaxed);
   Stream* running = nullptr;

@@ -268,6 +268,7 @@ class LoaderCore : public PieceSource, public std::enable_shared_from_this<Loade
   int32_t leased_depth_ = 0;
   bool leased_memory_ = false;
   std::vector<StreamPlacement> placement_;
+  std::vector<std::vector<int>> stream_cpus_;  // on which each stream's thread may run; empty: wherever the process may
   RingOptions ring_options_;
   Engine engine_ = Engine::kAuto;
   std::shared_ptr<PreadPool> pool_;

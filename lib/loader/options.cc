@@ -38,6 +38,16 @@ constexpr OptionFunctions<LoaderOptions> kShuffleWord = {
       return options.disk_blocks ? "disk-blocks" : FormatOption(options.shuffle.value_or(kDefaultShuffle));
     }};
 
+// pin_cpus: a boolean, or auto where it is not given.
+constexpr OptionFunctions<LoaderOptions> kPinCpus = {
+    [](const OptionInfo& info, const OptionBounds&, absl::string_view text, LoaderOptions& options) {
+      bool pin = true;
+      if (text != "auto" && !absl::SimpleAtob(text, &pin)) return BadOption(info, text, "not one of the words");
+      options.pin_cpus = text == "auto" ? std::nullopt : std::optional<bool>(pin);
+      return absl::OkStatus();
+    },
+    [](const LoaderOptions& options) { return options.pin_cpus.has_value() ? FormatOption(*options.pin_cpus) : std::string("auto"); }};
+
 // An option of the order: whether it was given counts beside a state.
 template <auto kMember, auto kInitial>
 constexpr OptionFunctions<LoaderOptions> kOrder = {
@@ -234,7 +244,10 @@ const Table& Rows() {
        -1,
        1 << 20},
       {{"huge_pages", "speed", "boolean", "2 MiB pages where they can be had"}, &LoaderOptions::huge_pages, 0, 1},
-      {{"pin_cpus", "speed", "boolean", "each stream on its core"}, &LoaderOptions::pin_cpus, 0, 1},
+      {{"pin_cpus", "speed", "true|false|auto", "Whether each stream is pinned to a core. auto = where a launcher counts several processes on the node, or the runtime several loaders"},
+       kPinCpus,
+       0,
+       0},
   });
   return *table;
 }

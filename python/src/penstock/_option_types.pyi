@@ -92,8 +92,8 @@ class LoaderOptions(TypedDict, total=False):
     """files kept open from one read to the next; -1: half of RLIMIT_NOFILE at most; 0: none"""
     huge_pages: bool
     """2 MiB pages where they can be had"""
-    pin_cpus: bool
-    """each stream on its core"""
+    pin_cpus: Union[bool, Literal["auto"]]
+    """Whether each stream is pinned to a core. auto = where a launcher counts several processes on the node, or the runtime several loaders"""
 
 
 class IndexOptions(TypedDict, total=False):
