@@ -77,7 +77,8 @@ struct EpochReport {
   int64_t warmed_bytes = 0;
   int64_t requests = 0;             // handed to the store in this time, reading ahead and retries included
   int64_t kept_open = 0;            // requests that found their file open (open_files)
-  int64_t from_memory = 0;          // requests whose bytes were in the page cache, as far as that can be told (not with direct reads)
+  int64_t memory_known = 0;         // requests of which is known whether their bytes were in the page cache
+  int64_t from_memory = 0;          // requests of these whose bytes were
   int64_t retries = 0;
   int64_t late_reports = 0;       // waits over 30 s that were reported
   int32_t queue_depth = 0;        // reads that may be in flight now, all streams of this loader

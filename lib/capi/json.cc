@@ -50,6 +50,7 @@ std::string ToJson(const EpochReport& report) {
                {"warmed_bytes", report.warmed_bytes},
                {"requests", report.requests},
                {"kept_open", report.kept_open},
+               {"memory_known", report.memory_known},
                {"from_memory", report.from_memory},
                {"retries", report.retries},
                {"late_reports", report.late_reports},

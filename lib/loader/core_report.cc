@@ -151,6 +151,7 @@ EpochReport LoaderCore::MakeReport() const {
   report.warmed_bytes = warmer_ == nullptr ? 0 : warmer_->bytes();
   report.requests = reads.requests;
   report.kept_open = reads.kept_open;
+  report.memory_known = reads.memory_known;
   report.from_memory = reads.from_memory;
   report.retries = reads.retries;
   report.late_reports = reads.late_reports;
@@ -166,7 +167,7 @@ EpochReport LoaderCore::MakeReport() const {
   figures.queue_depth = setup_.queue_depth;
   figures.io_workers = reading_threads_;
   if (tuner_ != nullptr && tuner_->most_tried() > depth_first_) figures.tuned = tuner_->why();
-  if (reads.requests > 0) figures.memory_share = static_cast<double>(reads.from_memory) / static_cast<double>(reads.requests);
+  if (reads.memory_known > 0) figures.memory_share = static_cast<double>(reads.from_memory) / static_cast<double>(reads.memory_known);
   figures.codec_threads = compute_ == nullptr ? 0 : compute_threads_;
   figures.process_cpu_share = (ProcessCpuSeconds() - totals_.process_cpu_begin_s) / (span_s * allowed_cpus_);
   figures.blocked_s = 1e-9 * static_cast<double>(reads.blocked_ns);

@@ -158,10 +158,10 @@ class PoolRing final : public Ring {
         read_now_skip_ = read_now_misses_;
         return false;
       }
-      done = slot.progress.Advance(result, /*may_stop=*/true) == Progress::Next::kDone;
+      done = slot.progress.Advance(result, Progress::Ends::kAnywhere) == Progress::Next::kDone;
     }
     read_now_misses_ = 0;
-    slot.progress.SetFromMemory(true);
+    slot.progress.SetInMemory(true);
     slot.transfer_ns = MonotonicNs() - start_ns;
     state_->LetGo(slot);
     return true;

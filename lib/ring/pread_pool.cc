@@ -157,7 +157,7 @@ int64_t Perform(PoolRingState& ring, PoolSlot& slot, std::string& scratch) {
   slot.open_ns = opened_ns - start_ns;
   slot.transfer_ns = read_before_ns + (end_ns - opened_ns);
   const auto bytes = static_cast<int64_t>(progress.done_bytes());
-  progress.SetFromMemory(slot.transfer_ns < kSlowNs + bytes / kMemoryBytesPerNs);
+  progress.SetInMemory(slot.transfer_ns < kSlowNs + bytes / kMemoryBytesPerNs);
   return end_ns - start_ns;
 }
 

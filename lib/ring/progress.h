@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "base/align.h"
 #include "base/check.h"
@@ -42,7 +43,7 @@ class Progress {
     fell_back_ = false;
     mtime_ns_ = kNoMtime;
     file_type_ = 0;
-    from_memory_ = false;
+    in_memory_ = -1;
   }
 
   const Request& request() const { return request_; }
@@ -63,9 +64,15 @@ class Progress {
             static_cast<uint32_t>(beyond)};
   }
 
-  // Takes the result of a chunk: bytes, or a negative errno. `may_stop`: it may have ended at a page's border though more is there: a read
-  // that does not wait ends where the page cache does (filemap_read, Linux 6.18), and one of /dev/zero where another thread wants the CPU.
-  Next Advance(int64_t result, bool may_stop = false) {
+  // Whether a read that brought just what is needed, and not the byte beyond that was asked for too, has met the object's end.
+  enum class Ends : uint8_t {
+    kAtEnd,       // yes: of a regular file a read that may wait brings all there is
+    kAnywhere,    // one that does not wait ends where the page cache does (filemap_read, Linux 6.18)
+    kAnywhereIfZero,  // of a regular file yes; one of /dev/zero ends at a page where another thread wants the CPU (read_iter_zero)
+  };
+
+  // Takes the result of a chunk: bytes, or a negative errno.
+  Next Advance(int64_t result, Ends ends = Ends::kAtEnd) {
     ++chunks_;
     if (result > 0) {
       PENSTOCK_CHECK(request_.length_bytes + (request_.ask_beyond ? BeyondBytes() : 0) - done_bytes_ >= static_cast<uint64_t>(result),
@@ -73,10 +80,8 @@ class Progress {
       done_bytes_ += static_cast<uint64_t>(result);
       retries_in_a_row_ = 0;
       if (done_bytes_ < request_.need_bytes) return Next::kTransfer;
-      // All has come, and nothing of what was asked for beyond it: is that the object's end? Within a page it is.
-      const bool at_border = (request_.offset_bytes + done_bytes_) % kPageBytes == 0;
-      const bool asked_beyond = request_.ask_beyond || request_.length_bytes > request_.need_bytes;
-      return may_stop && at_border && asked_beyond && done_bytes_ == request_.need_bytes ? Next::kTransfer : Next::kDone;
+      // All has come. Where the byte beyond did not, though the object may go on, it is asked for again.
+      return ends != Ends::kAtEnd && done_bytes_ == request_.need_bytes && NeedsAtBorder() && MayGoOn(ends) ? Next::kTransfer : Next::kDone;
     }
     if (result == 0) return Next::kDone;  // the object ended, or it was a sync
     if (result == -EINTR || result == -EAGAIN) {
@@ -121,10 +126,16 @@ class Progress {
   }
   uint32_t file_type() const { return file_type_; }
 
+  // The object should end at a page's border: only there a read can end by chance.
+  bool NeedsAtBorder() const {
+    return (request_.offset_bytes + request_.need_bytes) % kPageBytes == 0 &&
+           (request_.ask_beyond || request_.length_bytes > request_.need_bytes);
+  }
+
   // More came than the object should have.
   bool Longer() const { return error_number_ == 0 && request_.kind == RequestKind::kRead && done_bytes_ > request_.need_bytes; }
 
-  void SetFromMemory(bool from_memory) { from_memory_ = from_memory; }
+  void SetInMemory(bool in_memory) { in_memory_ = in_memory ? 1 : 0; }
 
   // True: the transfer is done and the object's attributes are still to be asked for.
   bool WantsMtime() const {
@@ -148,7 +159,7 @@ class Progress {
             .transfer_ns = transfer_ns,
             .mtime_ns = mtime_ns_,
             .file_type = file_type_,
-            .from_memory = from_memory_ && error_number_ == 0,
+            .in_memory = error_number_ == 0 ? in_memory_ : int8_t{-1},
             .kept_open = kept_open};
   }
 
@@ -160,6 +171,14 @@ class Progress {
   bool direct() const { return direct_; }  // how to open it now
 
  private:
+  bool MayGoOn(Ends ends) const {
+    uint64_t last = 0;
+    if (ends == Ends::kAnywhereIfZero && request_.need_bytes >= sizeof last) {
+      std::memcpy(&last, request_.destination + request_.need_bytes - sizeof last, sizeof last);
+    }
+    return last == 0;
+  }
+
   // To ask for behind the object: one byte, or as many as a direct read takes.
   uint64_t BeyondBytes() const { return direct_ ? kDirectBytes : 1; }
 
@@ -180,7 +199,7 @@ class Progress {
   bool fell_back_ = false;
   int64_t mtime_ns_ = kNoMtime;
   uint32_t file_type_ = 0;
-  bool from_memory_ = false;
+  int8_t in_memory_ = -1;
 };
 
 }  // namespace penstock

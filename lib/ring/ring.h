@@ -60,7 +60,7 @@ struct Completion {
   int32_t served_beside = -1;
   // S_IFMT of what was opened where it is no regular file; its error_number is EISDIR or ESPIPE. 0: a regular file, or not known.
   uint32_t file_type = 0;
-  bool from_memory = false;  // the bytes were in the page cache; false also where that cannot be told
+  int8_t in_memory = -1;   // 1: the bytes were in the page cache; 0: they were not; -1: not known
   bool kept_open = false;   // the object was open already
 };
 

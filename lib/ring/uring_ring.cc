@@ -70,6 +70,7 @@ constexpr int kBusyRetriesMax = 20;
 constexpr int64_t kBusyPauseNs = kNsPerMs / 2;
 constexpr unsigned kCqeSkipSuccess = 1U << 6;  // IOSQE_CQE_SKIP_SUCCESS, Linux 5.17
 constexpr uint32_t kNowaitSkipMax = 1023;
+constexpr uint32_t kBorderTry = 64;
 constexpr int64_t kLookNs = kNsPerSecond;      // a read that has waited for so long may be of a terminal that has nothing to say
 
 enum class Op : uint64_t { kOpen = 0, kTransfer = 1, kWake = 2, kIgnore = 3, kStat = 4, kGate = 5, kLook = 6 };
@@ -98,6 +99,7 @@ struct Slot {
   int64_t end_ns = 0;
   int file = -1;            // an ordinary descriptor; -1: the direct one of this slot's index
   int32_t entry = -1;       // of that descriptor in the table of open files; -1: it is this request's own
+  // Set together at the beginning of a request.
   bool found_open = false;
   bool keep = false;        // it is being opened for the table, where room was reserved
   bool plain = false;       // it is being opened with an ordinary descriptor
@@ -107,8 +109,7 @@ struct Slot {
   bool tried_nowait = false;
   uint64_t looked_generation = 0;
   bool looking = false;     // a statx of its file is under way beside the read
-  int gate_error = 0;       // of the fadvise, positive
-  uint32_t no_file_mode = 0;  // st_mode, where that statx says that it is no regular file
+  uint32_t no_file_mode = 0;  // st_mode, where the fadvise or that statx says that it is no regular file
   OpenTarget target;
   std::string scratch;      // keeps its memory: nothing is allocated per request
 };
@@ -246,7 +247,6 @@ class UringRing final : public Ring {
     slot.found_open = slot.keep = slot.plain = false;
     slot.gated = slot.nowait = slot.tried_nowait = false;
     slot.type_unknown = false;
-    slot.gate_error = 0;
     slot.no_file_mode = 0;
     slot.open_start_ns = slot.transfer_start_ns = slot.end_ns = 0;
     if (broken_ != 0) {
@@ -481,8 +481,10 @@ class UringRing final : public Ring {
   void FillSq() {
     if (todo_.empty() && cancels_.empty()) return;
     const int64_t now_ns = MonotonicNs();
+    unsigned room = ::io_uring_sq_space_left(&ring_);
     while (!todo_.empty()) {
-      if (::io_uring_sq_space_left(&ring_) < 2) return;  // a read may have an fadvise before it
+      if (room < 2) return;  // a read may have an fadvise before it
+      --room;
       io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_);
       const uint32_t index = todo_.Pop();
       Slot& slot = slots_[index];
@@ -511,11 +513,13 @@ class UringRing final : public Ring {
             const bool buffered = !slot.progress.direct();
             if (buffered && !slot.tried_nowait) {
               slot.tried_nowait = true;
-              slot.nowait = nowait_skip_ == 0;
-              nowait_skip_ -= slot.nowait ? 0 : 1;
+              // Where the object should end at a page's border a try proves no end and costs a second one: now and then, to know.
+              slot.nowait = slot.progress.NeedsAtBorder() ? border_turn_++ % kBorderTry == 0 : nowait_skip_ == 0;
+              nowait_skip_ -= nowait_skip_ > 0 ? 1 : 0;
             }
             if (buffered && slot.file < 0 && !slot.gated) {
               slot.gated = true;
+              --room;
               ::io_uring_prep_fadvise(sqe, file, 0, 0, POSIX_FADV_NORMAL);
               sqe->flags |= IOSQE_FIXED_FILE | kCqeSkipSuccess;
               sqe->user_data = UserData(Op::kGate, index, slot.generation);
@@ -659,31 +663,32 @@ class UringRing final : public Ring {
   void OnTransfer(uint32_t index, int result, int64_t now_ns) {
     Slot& slot = Arrived(index);
     slot.end_ns = now_ns;
-    if (slot.no_file_mode != 0 || slot.gate_error == ESPIPE) {
-      slot.progress.FailAsNoFile(slot.no_file_mode != 0 ? slot.no_file_mode : S_IFIFO);
+    if (slot.no_file_mode != 0) {
+      slot.progress.FailAsNoFile(slot.no_file_mode);
       return Finish(index);
     }
-    if (slot.gate_error != 0 && !slot.cancelled) {
-      // The file system does not know the question: the file is asked by its name in the end.
-      slot.type_unknown = true;
-      slot.gate_error = 0;
-    }
-    if (slot.nowait && !slot.cancelled && (result == -EAGAIN || result == -EOPNOTSUPP)) {
+    if (result < 0 && slot.nowait && !slot.cancelled && (result == -EAGAIN || result == -EOPNOTSUPP)) {
       // EAGAIN: it is not in the page cache, and then the next ones are not either. EOPNOTSUPP: not on this file system.
       slot.nowait = false;
+      if (result == -EAGAIN) slot.progress.SetInMemory(false);
       nowait_misses_ = result == -EAGAIN ? std::min(2 * nowait_misses_ + 1, kNowaitSkipMax) : kNowaitSkipMax;
       nowait_skip_ = nowait_misses_;
       return todo_.Push(index);
     }
-    if (slot.nowait && result >= 0) nowait_misses_ = 0;
     if (slot.cancelled && (result == -EINTR || result == -EAGAIN)) result = -ECANCELED;
-    Progress::Next next = slot.progress.Advance(result, !slot.progress.direct() && (slot.nowait || slot.file < 0));
+    const Progress::Ends ends = slot.nowait                                    ? Progress::Ends::kAnywhere
+                                : slot.file < 0 && !slot.progress.direct() ? Progress::Ends::kAnywhereIfZero
+                                                                           : Progress::Ends::kAtEnd;
+    Progress::Next next = slot.progress.Advance(result, ends);
     if (next != Progress::Next::kDone && slot.cancelled) {
       slot.progress.Fail(ECANCELED, RequestStage::kTransfer);
       next = Progress::Next::kDone;
     }
     if (next == Progress::Next::kDone) {
-      slot.progress.SetFromMemory(slot.nowait);
+      if (slot.nowait) {
+        nowait_misses_ = 0;
+        slot.progress.SetInMemory(true);
+      }
       const bool type_unknown = (slot.type_unknown || (slot.file < 0 && slot.progress.Longer())) && slot.progress.error_number() == 0;
       if (slot.cancelled || !(slot.progress.WantsMtime() || type_unknown)) return Finish(index);
       if (slot.found_open) return Finish(index);
@@ -729,8 +734,12 @@ class UringRing final : public Ring {
   void OnGate(uint32_t index, uint64_t generation, int result) {
     Slot& slot = slots_[index];
     if (generation != GenerationOf(UserData(Op::kGate, index, slot.generation)) || result >= 0 || !slot.in_kernel) return;
-    slot.gate_error = -result;
-    if (result == -ESPIPE && !slot.nowait && !slot.cancelled) cancels_.push_back(slot.user_data);
+    if (result != -ESPIPE) {
+      slot.type_unknown = true;  // the file system does not know the question: the file is asked by its name in the end
+      return;
+    }
+    slot.no_file_mode = S_IFIFO;
+    if (!slot.nowait && !slot.cancelled) cancels_.push_back(slot.user_data);
   }
 
   void OnLook(uint32_t index, uint64_t generation, int result) {
@@ -865,6 +874,7 @@ class UringRing final : public Ring {
   int64_t looks_pending_ = 0;
   int64_t looked_ns_ = 0;
   uint32_t nowait_skip_ = 0;    // so many reads go without a try that does not wait
+  uint32_t border_turn_ = 0;
   uint32_t nowait_misses_ = 0;  // how many were left out after the last one that failed
   std::vector<int> occupied_;      // per direct descriptor: 0 if a file is in it, -1 if not
   size_t occupied_count_ = 0;

@@ -41,7 +41,8 @@ struct LatencyFit {
 struct ReadStats {
   int64_t requests = 0;
   int64_t kept_open = 0;     // of these, to files that were open
-  int64_t from_memory = 0;   // whose bytes were in the page cache, as far as a ring can tell
+  int64_t memory_known = 0;  // of which the ring can tell whether their bytes were in the page cache
+  int64_t from_memory = 0;   // and of these, whose were
   int64_t retries = 0;
   int64_t open_ns = 0;       // summed over requests
   int64_t transfer_ns = 0;
@@ -56,6 +57,7 @@ struct ReadStats {
   void Merge(const ReadStats& other) {
     requests += other.requests;
     kept_open += other.kept_open;
+    memory_known += other.memory_known;
     from_memory += other.from_memory;
     retries += other.retries;
     open_ns += other.open_ns;

@@ -384,7 +384,10 @@ void Stream::Finish(const Completion& completion, int64_t now_ns) {
   s.bytes_in_flight -= static_cast<double>(op.request.need_bytes);
   s.stats.open_ns += completion.open_ns;
   s.stats.kept_open += completion.kept_open ? 1 : 0;
-  s.stats.from_memory += completion.from_memory ? 1 : 0;
+  if (completion.in_memory >= 0) {
+    ++s.stats.memory_known;
+    s.stats.from_memory += completion.in_memory;
+  }
   s.stats.transfer_ns += completion.transfer_ns;
   Attempt& attempt = *op.task->claim.attempt;
   if (op.hung || attempt.cancelled()) {
