@@ -25,6 +25,9 @@ void CopyAll(const io_uring* ring) {
   for (unsigned i = ring->sq.sqe_head; i != ring->sq.sqe_tail; ++i) {
     const io_uring_sqe& sqe = ring->sq.sqes[i & *ring->sq.kring_mask];
     if (sqe.opcode == IORING_OP_READ) Copy(reinterpret_cast<const void*>(sqe.addr), sqe.len);
+    if (sqe.opcode != IORING_OP_READV) continue;
+    const auto* const parts = reinterpret_cast<const iovec*>(sqe.addr);
+    for (unsigned part = 0; part < sqe.len; ++part) Copy(parts[part].iov_base, parts[part].iov_len);
   }
 }
 
