@@ -1,7 +1,9 @@
 #include "base/cancel.h"
 
+#include "absl/strings/str_cat.h"
 #include "base/aside.h"
 #include "base/clock.h"
+#include "base/thread_error.h"
 #include "penstock/cancel.h"
 
 namespace penstock {
@@ -22,7 +24,8 @@ absl::Status RunUntilCancelled(std::function<void()> call, const std::function<b
     return true;
   });
   if (!aside.no_thread().empty()) {
-    return absl::ResourceExhaustedError("no thread for a call that can be cancelled: " + aside.no_thread() + ". Raise RLIMIT_NPROC");
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no thread for a call that can be cancelled: ", aside.no_thread(), "; ", ThreadCure()));
   }
   while (aside.Within(kAskEveryNs) == nullptr) {
     if (!cancelled()) continue;
