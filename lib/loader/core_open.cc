@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <iterator>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -26,6 +25,7 @@
 #include "loader/mixture_option.h"
 #include "penstock/loader_order.h"
 #include "penstock/mixture.h"
+#include "topology/cpu_list.h"
 
 namespace penstock {
 namespace {
@@ -129,20 +129,6 @@ void LoaderCore::WarnOfStateWeights() {
   Log(LogLevel::kWarning, setup_.warnings.back());
 }
 
-namespace {
-
-std::vector<int> AllowedCpusOfNode(const Topology& topology, int id) {
-  std::vector<int> cpus;
-  for (const NumaNode& node : topology.nodes) {
-    if (node.id != id) continue;
-    std::set_intersection(node.cpus.begin(), node.cpus.end(), topology.allowed_cpus.begin(), topology.allowed_cpus.end(),
-                          std::back_inserter(cpus));
-  }
-  return cpus;
-}
-
-}  // namespace
-
 absl::Status LoaderCore::ResolveStreams() {
   absl::StatusOr<Topology> topology = ReadTopology(runtime_core_.topology());
   if (!topology.ok()) return topology.status();
@@ -177,7 +163,9 @@ absl::Status LoaderCore::ResolveStreams() {
     if (pinned) {
       stream_cpus_[i] = {stream.cpu};
     } else if (topology->nodes.size() > 1) {
-      stream_cpus_[i] = AllowedCpusOfNode(*topology, stream.numa_node);
+      for (const NumaNode& node : topology->nodes) {
+        if (node.id == stream.numa_node) stream_cpus_[i] = Intersect(node.cpus, topology->allowed_cpus);
+      }
     }
     if (stream.numa_node != setup_.numa_node) setup_.numa_node = -1;
   }
